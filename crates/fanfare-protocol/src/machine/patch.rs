@@ -1,0 +1,114 @@
+//! A live connection changes what it follows.
+
+use std::collections::BTreeSet;
+
+use smallvec::smallvec;
+
+use super::connection::{Follow, Id};
+use super::{ConnectionKey, Machine, Outlet};
+use crate::feed::Cut;
+use crate::rules::{Rule, on};
+use crate::{Channel, Partition, Point};
+
+/// A channel that a connection waits for.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Adding {
+    pub(super) key: ConnectionKey,
+    pub(super) channel: u32,
+    no: u64,
+}
+
+/// What changes: channels that the connection doesn't follow yet, and channels that it does.
+#[derive(Clone, Debug, Default)]
+pub struct Patch {
+    /// These it follows from the next cut on. What came before is in history.
+    pub subscribe: Vec<Channel>,
+    /// These it follows no longer.
+    pub unsubscribe: Vec<Channel>,
+    /// All that has changed since the URL was opened, in the cursor's spelling.
+    pub changes: Option<Box<str>>,
+}
+
+impl Machine {
+    /// Changes a connection's channels. The stream says `subscribed` when all new ones have begun.
+    pub fn patch(&mut self, key: ConnectionKey, patch: Patch, outlet: &mut impl Outlet) {
+        let Some(connection) = self.connections.get_mut(key as usize).and_then(Option::as_deref_mut) else { return };
+        if on(Rule::List) {
+            connection.changes = patch.changes;
+        }
+        for channel in patch.subscribe {
+            let partition = self.partitions.of(&channel);
+            let part = &mut self.parts[usize::from(partition)];
+            let index = part.channel(&channel);
+            let state = &mut part.channels[index as usize];
+            state.adding += 1;
+            let unsynced = (!state.synced).then_some(channel);
+            let no = part.wishes().cut(unsynced);
+            part.adding.push(Adding { key, channel: index, no });
+            connection.adding += 1;
+        }
+        for channel in patch.unsubscribe {
+            self.unsubscribe(key, &channel);
+        }
+        self.answer_patch(key, outlet);
+    }
+
+    /// The channels that wait for this cut begin.
+    pub(super) fn add_patched(&mut self, partition: Partition, cut: &Cut, outlet: &mut impl Outlet) {
+        let Self { parts, heads, connections, .. } = self;
+        let part = &mut parts[usize::from(partition)];
+        let ready: Vec<_> = part
+            .adding
+            .extract_if(.., |adding| {
+                let connection = connections[adding.key as usize].as_deref_mut().expect("who adds is a connection");
+                let live = connection.follow(partition).is_none_or(|follow| follow.join.is_none());
+                live && part.channels[adding.channel as usize].synced && (adding.no <= cut.ack || !on(Rule::CutAck))
+            })
+            .collect();
+        for &Adding { key, channel, .. } in &ready {
+            parts[usize::from(partition)].channels[channel as usize].adding -= 1;
+            let connection = connections[key as usize].as_deref_mut().expect("who adds is a connection");
+            connection.adding -= 1;
+            if connection.follow(partition).is_none() {
+                let point = Point { epoch: heads[usize::from(partition)].epoch, pos: cut.marker.last };
+                let point = Some(point);
+                connection.follows.push(Follow { partition, point, seats: smallvec![], join: None });
+            }
+            let follow = connection.follow(partition).expect("added above");
+            Self::seat(parts, follow, key, channel);
+        }
+        let keys: BTreeSet<_> = ready.iter().map(|adding| adding.key).collect();
+        for key in keys {
+            self.answer_patch(key, outlet);
+        }
+    }
+
+    /// The channels that a leaving connection still waited for.
+    pub(super) fn drop_patched(&mut self, key: ConnectionKey) {
+        for part in &mut self.parts {
+            for adding in part.adding.extract_if(.., |adding| adding.key == key).collect::<Vec<_>>() {
+                part.channels[adding.channel as usize].adding -= 1;
+                part.linger(adding.channel);
+            }
+        }
+    }
+
+    /// The frame that answers a PATCH: its id covers the partitions that are new.
+    fn answer_patch(&mut self, key: ConnectionKey, outlet: &mut impl Outlet) {
+        let connection = self.connections[key as usize].as_deref().expect("who patches is a connection");
+        if connection.adding == 0 && connection.connected && on(Rule::PatchId) {
+            let first = connection.follows[0].partition;
+            outlet.subscribed(key, Id { partitions: self.partitions, first, connection, heads: &self.heads });
+        }
+    }
+
+    fn unsubscribe(&mut self, key: ConnectionKey, channel: &Channel) {
+        let partition = self.partitions.of(channel);
+        let Some(&index) = self.parts[usize::from(partition)].index.get(channel) else { return };
+        let connection = self.connections[key as usize].as_deref_mut().expect("who patches is a connection");
+        let Some(follow) = connection.follow(partition) else { return };
+        let Some(at) = follow.seats.iter().position(|seat| seat.channel == index) else { return };
+        let seat = follow.seats.swap_remove(at);
+        self.unseat(partition, seat);
+    }
+}
