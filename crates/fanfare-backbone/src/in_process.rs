@@ -1,0 +1,214 @@
+//! The pure store behind a lock, one for each partition, and the links that hear what is published to it.
+//!
+//! Publishing and subscribing happen under that lock, so that a link's queue holds everything in the store's own
+//! order, as a Redis connection would.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use fanfare_protocol::{
+    Answer, Caller, Channel, Confirmation, Draft, Epoch, Identity, Marker, Page, PageLimit, Partition, Partitions,
+    Position, Published, Query, Retention, ShardIndex, Store,
+};
+use tokio::sync::mpsc;
+
+use crate::link::{Link, LinkEvent};
+use crate::{PublishError, Receipt};
+
+/// Arrivals that may wait in a link. A feed that falls so far behind has its link broken and resyncs, as Redis cuts
+/// off subscribers that read too slowly.
+const ARRIVALS_MAX: usize = 16_384;
+
+/// All partitions, in this process.
+#[derive(Debug)]
+pub struct InProcess {
+    partitions: Partitions,
+    hubs: Vec<Arc<Hub>>,
+}
+
+/// A partition's store and its links.
+#[derive(Debug)]
+pub(crate) struct Hub {
+    identity: Identity,
+    inside: Mutex<Inside>,
+}
+
+#[derive(Debug)]
+struct Inside {
+    store: Store,
+    links: HashMap<u64, Subscriber>,
+    subscribers: HashMap<Channel, HashSet<u64>>,
+    links_opened: u64,
+}
+
+#[derive(Debug)]
+struct Subscriber {
+    arrivals: mpsc::Sender<LinkEvent>,
+    marker: bool,
+}
+
+impl InProcess {
+    pub(crate) fn new(partitions: Partitions, retention: Retention) -> Self {
+        let identity = Identity { replication: fastrand::u64(..), run: fastrand::u64(..), first_history: true };
+        let hub = |_| {
+            let (links, subscribers) = (HashMap::new(), HashMap::new());
+            let inside = Inside { store: Store::new(retention), links, subscribers, links_opened: 0 };
+            Arc::new(Hub { identity, inside: Mutex::new(inside) })
+        };
+        Self { partitions, hubs: partitions.all().map(hub).collect() }
+    }
+
+    pub(crate) fn partitions(&self) -> Partitions {
+        self.partitions
+    }
+
+    pub(crate) fn publish(&self, drafts: Vec<Draft>) -> Vec<Result<Receipt, PublishError>> {
+        let publish = |draft: Draft| {
+            let partition = self.partitions.of(&draft.channel);
+            let (point, repeated) = match self.hub(partition).publish(draft) {
+                Published::Now(point, _) => (point, false),
+                Published::Before(point) => (point, true),
+                Published::Mismatch => return Err(PublishError::Mismatch),
+            };
+            Ok(Receipt { partition, point, repeated })
+        };
+        drafts.into_iter().map(publish).collect()
+    }
+
+    pub(crate) fn standing(&self, channel: &Channel) -> Marker {
+        let hub = self.hub(self.partitions.of(channel));
+        let caller = hub.caller();
+        hub.lock().store.barrier(caller, 0, vec![channel.clone()])
+    }
+
+    pub(crate) fn read(&self, channel: &Channel, after: Option<Position>, limit: PageLimit) -> Page {
+        self.hub(self.partitions.of(channel)).lock().page(channel, after, limit)
+    }
+
+    pub(crate) fn connect(&self, partition: Partition) -> Link {
+        let hub = self.hub(partition).clone();
+        let (sender, arrivals) = mpsc::channel(ARRIVALS_MAX);
+        let mut inside = hub.lock();
+        inside.links_opened += 1;
+        let id = inside.links_opened;
+        inside.links.insert(id, Subscriber { arrivals: sender, marker: false });
+        drop(inside);
+        Link::new(id, hub, arrivals)
+    }
+
+    fn hub(&self, partition: Partition) -> &Arc<Hub> {
+        &self.hubs[usize::from(partition)]
+    }
+}
+
+impl Hub {
+    fn lock(&self) -> MutexGuard<'_, Inside> {
+        self.inside.lock().expect("no one panics while holding the store")
+    }
+
+    fn caller(&self) -> Caller {
+        Caller { now: now(), identity: self.identity, new_epoch: Epoch::from_random(fastrand::u64(..)) }
+    }
+
+    fn publish(&self, draft: Draft) -> Published {
+        let caller = self.caller();
+        let mut inside = self.lock();
+        let published = inside.store.publish(caller, draft);
+        if let Published::Now(point, event) = &published {
+            let Inside { links, subscribers, .. } = &mut *inside;
+            for link in subscribers.get(&event.channel).into_iter().flatten() {
+                send(links, *link, LinkEvent::Event(point.epoch, event.clone()));
+            }
+        }
+        published
+    }
+
+    pub(crate) fn subscribe(&self, link: u64, channels: Vec<Channel>) {
+        let mut inside = self.lock();
+        for channel in channels {
+            inside.subscribers.entry(channel.clone()).or_default().insert(link);
+            send(&mut inside.links, link, LinkEvent::Confirmed(channel, Confirmation::Subscribed));
+        }
+    }
+
+    pub(crate) fn subscribe_marker(&self, link: u64) {
+        let mut inside = self.lock();
+        if let Some(subscriber) = inside.links.get_mut(&link) {
+            subscriber.marker = true;
+        }
+        send(&mut inside.links, link, LinkEvent::MarkerConfirmed);
+    }
+
+    pub(crate) fn unsubscribe(&self, link: u64, channels: Vec<Channel>) {
+        let mut inside = self.lock();
+        for channel in channels {
+            if let Some(links) = inside.subscribers.get_mut(&channel) {
+                links.remove(&link);
+                if links.is_empty() {
+                    inside.subscribers.remove(&channel);
+                }
+            }
+            send(&mut inside.links, link, LinkEvent::Confirmed(channel, Confirmation::Unsubscribed));
+        }
+    }
+
+    pub(crate) fn barrier(&self, link: u64, nonce: u64, channels: Vec<Channel>) {
+        let caller = self.caller();
+        let mut inside = self.lock();
+        let marker = Arc::new(inside.store.barrier(caller, nonce, channels));
+        if inside.links.get(&link).is_some_and(|subscriber| subscriber.marker) {
+            send(&mut inside.links, link, LinkEvent::Marker(marker));
+        }
+        send(&mut inside.links, link, LinkEvent::BarrierAnswered(nonce));
+    }
+
+    pub(crate) fn answer(&self, link: u64, shard: ShardIndex, tag: u64, query: Query) {
+        let mut inside = self.lock();
+        let answer = match query {
+            Query::After(channel, after, limit) => {
+                let page = inside.page(&channel, Some(after), limit);
+                Answer::Page(channel, page)
+            }
+            Query::Newest(channel, limit) => {
+                let page = inside.page(&channel, None, limit);
+                Answer::Page(channel, page)
+            }
+            Query::Lasts(channels) => {
+                let (lasts, floor) = inside.store.lasts(&channels);
+                Answer::Lasts(channels.into_iter().zip(lasts).collect(), floor)
+            }
+        };
+        send(&mut inside.links, link, LinkEvent::Answered(shard, tag, answer));
+    }
+
+    pub(crate) fn close(&self, link: u64) {
+        let mut inside = self.lock();
+        inside.links.remove(&link);
+        inside.subscribers.retain(|_, links| {
+            links.remove(&link);
+            !links.is_empty()
+        });
+    }
+}
+
+impl Inside {
+    fn page(&self, channel: &Channel, after: Option<Position>, limit: PageLimit) -> Page {
+        match after {
+            Some(after) => self.store.history_after(channel, after, limit, now()),
+            None => self.store.history_newest(channel, limit, now()),
+        }
+    }
+}
+
+/// A link whose queue is full is broken: its reader finds the end and starts anew.
+fn send(links: &mut HashMap<u64, Subscriber>, link: u64, event: LinkEvent) {
+    if links.get(&link).is_some_and(|subscriber| subscriber.arrivals.try_send(event).is_err()) {
+        links.remove(&link);
+    }
+}
+
+fn now() -> Position {
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Position(u64::try_from(since_1970.as_micros()).unwrap_or(u64::MAX).min(Position::MAX.0))
+}

@@ -1,0 +1,112 @@
+//! What joins the nodes: publishers hand events in, feeds hear them, and what was missed can be read.
+//!
+//! One interface for whatever is behind it. The in-process backbone is the pure store of `fanfare-protocol` behind a
+//! lock: for `fanfare dev`, for tests, and for one small machine.
+
+mod history;
+mod in_process;
+mod link;
+
+use std::sync::Arc;
+
+use fanfare_protocol::{Channel, Draft, Marker, PageLimit, Partition, Partitions, Point, Retention};
+
+pub use history::History;
+use in_process::InProcess;
+pub use link::{Link, LinkEvent};
+
+/// A handle on the backbone; clones share it.
+#[derive(Clone, Debug)]
+pub enum Backbone {
+    /// Everything in this process, nothing survives it.
+    InProcess(Arc<InProcess>),
+}
+
+/// Where an event has its place now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Receipt {
+    /// The partition of its channel.
+    pub partition: Partition,
+    /// Epoch and position.
+    pub point: Point,
+    /// Whether the idempotency key had published it before.
+    pub repeated: bool,
+}
+
+/// Why a draft was not published, or may not have been.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum PublishError {
+    /// Within the window, the same idempotency key published something else on this channel.
+    #[error("the idempotency key was used for a different event")]
+    Mismatch,
+    /// The outcome is unknown.
+    #[error("the backbone did not answer")]
+    Unavailable(#[source] BackboneError),
+}
+
+/// Why the backbone could not be asked.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum BackboneError {
+    /// It takes no more: so many bytes are retained already.
+    #[error("the backbone is full")]
+    Full,
+}
+
+impl Backbone {
+    /// An empty in-process backbone.
+    pub fn in_process(partitions: Partitions, retention: Retention) -> Self {
+        Self::InProcess(Arc::new(InProcess::new(partitions, retention)))
+    }
+
+    /// The number of partitions, fixed for the life of a deployment.
+    pub fn partitions(&self) -> Partitions {
+        match self {
+            Self::InProcess(backbone) => backbone.partitions(),
+        }
+    }
+
+    /// Publishes drafts in their order, and answers each. One that fails does not keep the others back.
+    pub async fn publish(&self, drafts: Vec<Draft>) -> Vec<Result<Receipt, PublishError>> {
+        match self {
+            Self::InProcess(backbone) => backbone.publish(drafts),
+        }
+    }
+
+    /// Where a channel and its partition stand now.
+    ///
+    /// # Errors
+    /// The backbone can't be reached.
+    pub async fn standing(&self, channel: &Channel) -> Result<Marker, BackboneError> {
+        match self {
+            Self::InProcess(backbone) => Ok(backbone.standing(channel)),
+        }
+    }
+
+    /// A page of a channel's retained events, oldest first: those after a point, or else the newest.
+    ///
+    /// # Errors
+    /// The backbone can't be reached.
+    pub async fn history(
+        &self,
+        channel: &Channel,
+        after: Option<Point>,
+        limit: PageLimit,
+    ) -> Result<History, BackboneError> {
+        let marker = self.standing(channel).await?;
+        let start = after.map(|point| history::start(&marker, point));
+        let page = match self {
+            Self::InProcess(backbone) => backbone.read(channel, start, limit),
+        };
+        Ok(History::new(&marker, after, start, page))
+    }
+
+    /// Opens a subscription and the commands that belong to it, for one feed.
+    ///
+    /// # Errors
+    /// The backbone can't be reached.
+    pub async fn connect(&self, partition: Partition) -> Result<Link, BackboneError> {
+        match self {
+            Self::InProcess(backbone) => Ok(backbone.connect(partition)),
+        }
+    }
+}
