@@ -1,0 +1,31 @@
+//! What the edge and the publish API share of HTTP, so that they needn't know each other: the server, requests and
+//! how they are read, answers and how they are made.
+//!
+//! The server can give a socket away: a handler that wants to hold a stream for hours replies
+//! [`Reply::TakeOver`] and gets the plain socket, and everything that hyper kept for the connection is freed.
+//! Nothing here knows a channel, an event or a route.
+
+mod exchange; // What a handler gets and gives.
+mod server;
+
+mod connection;
+mod wire;
+
+mod body;
+mod cors;
+mod json;
+mod problem;
+mod query;
+mod request_id;
+mod response;
+
+pub use body::{accept_json, media_type, read_body};
+pub use cors::{Cors, LocalHosts, OriginError};
+pub use exchange::{Handler, Peer, Reply, ReplyFuture, Request, TakeOver, Taken};
+pub use hyper::body::Incoming;
+pub use json::from_json;
+pub use problem::{Code, Problem};
+pub use query::{Query, path_segments};
+pub use request_id::{REQUEST_ID, request_id};
+pub use response::{Body, BodyError, Response, empty, full, json, options, streamed, text};
+pub use server::Server;

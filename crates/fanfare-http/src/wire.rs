@@ -1,0 +1,162 @@
+//! A socket as hyper sees it, with an eye on what passes: whether everything is written, and when something moved.
+
+use std::io::{self, IoSlice};
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::{Arc, Mutex};
+use std::task::{Context, Poll};
+
+use hyper::rt::{Read, ReadBufCursor, Write};
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+
+use crate::TakeOver;
+
+/// What the connection's driver, its socket and its service know of each other. They all run in one task; the
+/// atomics are for the compiler.
+#[derive(Debug, Default)]
+pub(crate) struct Traffic {
+    /// Reads that brought something.
+    reads: AtomicU64,
+    /// `reads` at the end of the last request: what came since belongs to the next.
+    reads_before: AtomicU64,
+    written: AtomicU64,
+    /// hyper wrote and has not flushed since. It flushes only when its buffer is empty, so clean means that
+    /// everything is with the kernel.
+    dirty: AtomicBool,
+    /// Requests that are being answered, until the end of the response's body.
+    serving: AtomicU32,
+    served: AtomicU64,
+    take_over: Mutex<Option<TakeOver>>,
+}
+
+/// What a connection is busy with, as far as a deadline is concerned. With it comes a number that changes when the
+/// deadline begins anew.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Phase {
+    /// A request's head is awaited or coming.
+    Head(u64),
+    /// Between two requests.
+    Idle(u64),
+    /// The client doesn't take what was written.
+    Blocked(u64),
+    /// The handler works; it has its own deadlines.
+    Serving,
+}
+
+impl Traffic {
+    pub(crate) fn phase(&self) -> Phase {
+        let served = self.served.load(Relaxed);
+        if self.dirty.load(Relaxed) {
+            Phase::Blocked(self.written.load(Relaxed))
+        } else if self.serving.load(Relaxed) > 0 {
+            Phase::Serving
+        } else if served == 0 || self.reads.load(Relaxed) != self.reads_before.load(Relaxed) {
+            Phase::Head(served)
+        } else {
+            Phase::Idle(served)
+        }
+    }
+
+    /// Asks for the socket to be given away.
+    pub(crate) fn offer(&self, take_over: TakeOver) {
+        *self.slot() = Some(take_over);
+    }
+
+    /// Who is to have the socket, once everything before is written.
+    pub(crate) fn due(&self) -> Option<TakeOver> {
+        if self.dirty.load(Relaxed) { None } else { self.slot().take() }
+    }
+
+    fn slot(&self) -> std::sync::MutexGuard<'_, Option<TakeOver>> {
+        self.take_over.lock().expect("nobody panics while holding a slot")
+    }
+}
+
+/// As long as it lives, a request is being answered.
+#[derive(Debug)]
+pub(crate) struct Serving(pub(crate) Arc<Traffic>);
+
+impl Serving {
+    pub(crate) fn begin(traffic: Arc<Traffic>) -> Self {
+        traffic.serving.fetch_add(1, Relaxed);
+        Self(traffic)
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        let traffic = &self.0;
+        traffic.reads_before.store(traffic.reads.load(Relaxed), Relaxed);
+        traffic.served.fetch_add(1, Relaxed);
+        traffic.serving.fetch_sub(1, Relaxed);
+    }
+}
+
+/// The socket.
+#[derive(Debug)]
+pub(crate) struct Wire {
+    socket: TokioIo<TcpStream>,
+    traffic: Arc<Traffic>,
+}
+
+impl Wire {
+    pub(crate) fn new(socket: TcpStream, traffic: Arc<Traffic>) -> Self {
+        Self { socket: TokioIo::new(socket), traffic }
+    }
+
+    pub(crate) fn into_socket(self) -> TcpStream {
+        self.socket.into_inner()
+    }
+
+    fn wrote(&self, result: &Poll<io::Result<usize>>) {
+        self.traffic.dirty.store(true, Relaxed);
+        if let Poll::Ready(Ok(written)) = result {
+            self.traffic.written.fetch_add(*written as u64, Relaxed);
+        }
+    }
+}
+
+impl Read for Wire {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+        let result = Pin::new(&mut self.socket).poll_read(cx, into);
+        if result.is_ready() {
+            self.traffic.reads.fetch_add(1, Relaxed);
+        }
+        result
+    }
+}
+
+impl Write for Wire {
+    fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        let result = Pin::new(&mut self.socket).poll_write(cx, bytes);
+        self.wrote(&result);
+        result
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        slices: &[IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        let result = Pin::new(&mut self.socket).poll_write_vectored(cx, slices);
+        self.wrote(&result);
+        result
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.socket.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        let result = Pin::new(&mut self.socket).poll_flush(cx);
+        if result.is_ready() {
+            self.traffic.dirty.store(false, Relaxed);
+        }
+        result
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_shutdown(cx)
+    }
+}
