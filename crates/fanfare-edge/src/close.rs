@@ -1,0 +1,37 @@
+//! Why connections end.
+
+/// Why an edge ended a connection. In kebab-case they are metric labels and the `reason` in `closing`: add some,
+/// never rename one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum CloseReason {
+    /// The client hung up.
+    ClientLeft,
+    /// Its backlog passed the bound.
+    TooSlow,
+    /// The edge goes away.
+    Draining,
+    /// A limit of connections is reached.
+    Limit,
+    /// The edge can't take more right now.
+    Overloaded,
+    /// The backbone could not be reached for too long.
+    Unavailable,
+}
+
+impl CloseReason {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::ClientLeft, Self::TooSlow, Self::Draining, Self::Limit, Self::Overloaded, Self::Unavailable];
+
+    /// In kebab-case.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::ClientLeft => "client-left",
+            Self::TooSlow => "too-slow",
+            Self::Draining => "draining",
+            Self::Limit => "limit",
+            Self::Overloaded => "overloaded",
+            Self::Unavailable => "unavailable",
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! Drives the feed of one partition: opens its link to the backbone, carries out what the pure feed decides, and
+//! hands each shard its stream. One per partition and edge.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use fanfare_backbone::{Backbone, Link, LinkEvent};
+use fanfare_protocol::{Action, Delivery, Feed, FeedTiming, Partition, Wishes};
+use tokio::sync::Notify;
+use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::metrics::EdgeMetrics;
+use crate::stream::Stream;
+
+const TIMING: FeedTiming =
+    FeedTiming { deadline: Duration::from_secs(5), beacon_interval: Duration::from_millis(1_500) };
+
+/// How often deadlines and the beacon are looked at.
+const TICK: Duration = Duration::from_millis(250);
+
+/// Pauses between attempts to open a link: doubled each time, jittered, and never longer than the ceiling.
+const REOPEN_FIRST: Duration = Duration::from_millis(50);
+const REOPEN_MAX: Duration = Duration::from_secs(2);
+
+/// A link that does not open in this time is given up.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Arrivals that are taken from a link at a time.
+const ARRIVALS_MAX: usize = 256;
+
+/// A shard, as a feed sees it.
+#[derive(Clone, Debug)]
+pub(crate) struct ShardPort {
+    pub(crate) wishes: Arc<Mutex<Wishes>>,
+    pub(crate) stream: Arc<Stream>,
+}
+
+/// A feed and what it drives.
+pub(crate) struct FeedDriver {
+    pub(crate) partition: Partition,
+    pub(crate) backbone: Backbone,
+    pub(crate) shards: Vec<ShardPort>,
+    /// Rung by shards that have wishes.
+    pub(crate) bell: Arc<Notify>,
+    pub(crate) metrics: Arc<EdgeMetrics>,
+}
+
+enum Step {
+    Arrivals(Option<()>),
+    Wishes,
+    Tick,
+}
+
+impl FeedDriver {
+    /// Runs until stopped. A link that breaks is opened again, endlessly.
+    pub(crate) async fn run(self, stop: CancellationToken) {
+        let begin = Instant::now();
+        let mut feed = Feed::new(self.shards.len(), TIMING, Duration::ZERO);
+        let mut pause = REOPEN_FIRST;
+        let mut counted = (0, 0);
+        while !stop.is_cancelled() {
+            match timeout(CONNECT_TIMEOUT, self.backbone.connect(self.partition)).await {
+                Ok(Ok(link)) => {
+                    pause = REOPEN_FIRST;
+                    if stop.run_until_cancelled(self.follow(link, &mut feed, &mut counted, begin)).await.is_none() {
+                        return;
+                    }
+                    self.metrics.backbone_up(self.partition, false);
+                    self.metrics.resyncs.inc();
+                    tracing::warn!(partition = self.partition, "the link to the backbone broke, opening it again");
+                }
+                Ok(Err(error)) => tracing::warn!(partition = self.partition, %error, "the backbone can't be reached"),
+                Err(_) => tracing::warn!(partition = self.partition, "the backbone did not answer in time"),
+            }
+            stop.run_until_cancelled(sleep(pause.mul_f64(0.5 + fastrand::f64()))).await;
+            pause = (pause * 2).min(REOPEN_MAX);
+        }
+    }
+
+    /// Follows a link to its end.
+    async fn follow(&self, mut link: Link, feed: &mut Feed, counted: &mut (i64, i64), begin: Instant) {
+        let mut actions = Vec::new();
+        let mut arrivals = Vec::new();
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        feed.opened(begin.elapsed(), &mut actions);
+        self.bell.notify_one();
+        while self.carry_out(&mut actions, &link) {
+            let step = tokio::select! {
+                biased;
+                arrived = link.arrivals(&mut arrivals, ARRIVALS_MAX) => Step::Arrivals(arrived),
+                () = self.bell.notified() => Step::Wishes,
+                _ = tick.tick() => Step::Tick,
+            };
+            let now = begin.elapsed();
+            match step {
+                Step::Arrivals(Some(())) => {
+                    for arrival in arrivals.drain(..) {
+                        self.arrived(arrival, feed, now, &mut actions);
+                        if !self.carry_out(&mut actions, &link) {
+                            return;
+                        }
+                    }
+                }
+                Step::Arrivals(None) => feed.broken(&mut actions),
+                Step::Wishes => {
+                    for (shard, port) in self.shards.iter().enumerate() {
+                        let mut wishes = port.wishes.lock().expect("no one panics while holding the wishes");
+                        if !wishes.is_empty() {
+                            let batch = wishes.take();
+                            drop(wishes);
+                            feed.wishes(now, shard, batch, &mut actions);
+                        }
+                    }
+                }
+                Step::Tick => {
+                    feed.tick(now, &mut actions);
+                    let (wanted, unconfirmed) = feed.subscriptions();
+                    let pending = unconfirmed.min(wanted) as i64;
+                    let confirmed = wanted as i64 - pending;
+                    self.metrics.subscriptions(confirmed - counted.0, pending - counted.1);
+                    *counted = (confirmed, pending);
+                    self.metrics.backbone_up(self.partition, feed.is_up());
+                }
+            }
+        }
+    }
+
+    fn arrived(&self, arrival: LinkEvent, feed: &mut Feed, now: Duration, actions: &mut Vec<Action>) {
+        match arrival {
+            LinkEvent::Event(epoch, event) => {
+                self.metrics.events_received.inc();
+                let mut followers = feed.followers(&event.channel);
+                while followers != 0 {
+                    let shard = followers.trailing_zeros() as usize;
+                    followers &= followers - 1;
+                    self.shards[shard].stream.push(Delivery::Event(epoch, event.clone()));
+                }
+            }
+            LinkEvent::Confirmed(channel, what) => feed.confirmed(now, &channel, what, actions),
+            LinkEvent::MarkerConfirmed => feed.marker_confirmed(now, actions),
+            LinkEvent::Marker(marker) => feed.marker(now, marker, actions),
+            LinkEvent::BarrierAnswered(nonce) => feed.barrier_answered(now, nonce),
+            LinkEvent::Answered(shard, tag, answer) => feed.read_answered(now, shard, tag, answer, actions),
+        }
+    }
+
+    /// Whether the link is still good afterwards.
+    fn carry_out(&self, actions: &mut Vec<Action>, link: &Link) -> bool {
+        for action in actions.drain(..) {
+            match action {
+                Action::Subscribe(channels) => link.subscribe(channels),
+                Action::SubscribeMarker => link.subscribe_marker(),
+                Action::Unsubscribe(channels) => link.unsubscribe(channels),
+                Action::Barrier(nonce, channels) => link.barrier(nonce, channels),
+                Action::Read(shard, read) => link.read(shard, read.tag, read.query),
+                Action::Deliver(shard, delivery) => self.shards[shard].stream.push(delivery),
+                Action::Reopen => return false,
+            }
+        }
+        true
+    }
+}

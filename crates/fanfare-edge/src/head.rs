@@ -1,0 +1,43 @@
+//! The head of a stream's response, which the edge writes itself once hyper has let go of the socket.
+
+use std::fmt::Write;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use fanfare_protocol::sse::Framing;
+use http::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName};
+use http::{HeaderMap, HeaderValue};
+
+const CONTENT: HeaderValue = HeaderValue::from_static("text/event-stream; charset=utf-8");
+/// `no-transform` keeps intermediaries from compressing, and so from buffering.
+const CACHE: HeaderValue = HeaderValue::from_static("no-cache, no-store, no-transform");
+/// What nginx calls it.
+const BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
+
+/// The headers that say what a stream is.
+pub(crate) fn headers() -> HeaderMap {
+    let mut headers = HeaderMap::with_capacity(8);
+    headers.insert(CONTENT_TYPE, CONTENT);
+    headers.insert(CACHE_CONTROL, CACHE);
+    headers.insert(BUFFERING, HeaderValue::from_static("no"));
+    headers
+}
+
+/// The head, and the first line of the stream: the pause after which a client that loses it comes back.
+pub(crate) fn head(headers: &HeaderMap, framing: Framing, retry: Duration) -> Bytes {
+    let mut head = String::with_capacity(512);
+    head.push_str("HTTP/1.1 200 OK\r\n");
+    head.push_str(match framing {
+        Framing::Chunked => "transfer-encoding: chunked\r\n",
+        Framing::Identity => "connection: close\r\n",
+    });
+    let mut line = |name: &str, value: &str| write!(head, "{name}: {value}\r\n").expect("a string takes all");
+    line("date", &httpdate::fmt_http_date(SystemTime::now()));
+    for (name, value) in headers {
+        // Visible ASCII all of it, but for an Origin or request id that came from outside and is echoed.
+        line(name.as_str(), &String::from_utf8_lossy(value.as_bytes()));
+    }
+    head.push_str("\r\n");
+    let first = format!("retry: {}\n", retry.as_millis());
+    [head.as_bytes(), &framing.chunk(first.as_bytes())].concat().into()
+}

@@ -1,0 +1,325 @@
+//! An edge: it holds connections, hears the backbone, and writes each event to everyone who follows its channel.
+//!
+//! Who owns what: a *feed* for each partition reads the backbone; *shards* own the connections and write to their
+//! sockets; what a connection gets is decided by the pure machine inside its shard. The HTTP server parses the
+//! request and lets go of the socket; from there on no task, no wake-up and no buffer belongs to a connection.
+
+mod router; // Every route.
+mod subscription; // What a subscriber asks for.
+mod admission; // Its place on this edge.
+mod head; // The response's head.
+mod shard; // Connections and their sockets.
+mod stream; // From feed to shard.
+mod feed; // From backbone to stream.
+mod registry; // Who is connected.
+mod close; // Why connections end.
+mod config;
+mod metrics;
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use fanfare_backbone::Backbone;
+use fanfare_http::{Code, Cors, Peer, Problem, REQUEST_ID, Reply, Request, TakeOver, full, options, request_id};
+use fanfare_protocol::sse::{self, Framing};
+use fanfare_protocol::{Machine, MachineLimits, SHARDS_MAX};
+use http::header::{ACCEPT, ORIGIN};
+use http::{HeaderMap, HeaderValue, Method, Response, Version};
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+
+use admission::{NoPlace, Places};
+pub use close::CloseReason;
+pub use config::EdgeConfig;
+use feed::{FeedDriver, ShardPort};
+use metrics::EdgeMetrics;
+pub use registry::Registry;
+use shard::{Adoption, Command, FeedPort, Hello, Shard, ShardParts, Style};
+use stream::Stream;
+use subscription::Subscription;
+
+/// Commands that may wait for a shard. Past it a new connection is dropped, and its client comes back.
+const COMMANDS_MAX: usize = 4_096;
+
+/// Descriptors that are left for everything but connections.
+const DESCRIPTORS_RESERVED: u64 = 256;
+
+/// What a machine may hold in memory. A window of replay leaves room for what comes live behind it.
+fn limits(config: &EdgeConfig) -> MachineLimits {
+    MachineLimits {
+        tail_events_max: 100,
+        tail_bytes_max: 64 * 1024,
+        page_events_max: 128,
+        replay_bytes_max: config.backlog_bytes_max / 2,
+        joins_reading_max: 256,
+        join_buffer_bytes_max: 1024 * 1024,
+        resync_bytes_max: 64 * 1024 * 1024,
+        resync_reads_max: 64,
+        hold_bytes_max: 16 * 1024 * 1024,
+    }
+}
+
+/// A part of the edge that must outlive every connection: a feed or a shard. Whoever starts the edge runs it; if it
+/// ends early, the process should drain.
+pub struct Service {
+    /// For logs.
+    pub name: String,
+    /// The work.
+    pub future: Pin<Box<dyn Future<Output = ()> + Send>>,
+}
+
+/// Why an edge can't start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A shard has no epoll set.
+    #[error("a shard can't watch sockets")]
+    Sockets(#[source] std::io::Error),
+    /// Another edge has registered its metrics already.
+    #[error("the metrics can't be registered")]
+    Metrics(#[source] prometheus::Error),
+}
+
+/// An edge. Its services do the work; this handle lets connections in and out.
+#[derive(Debug)]
+pub struct Edge {
+    config: Arc<EdgeConfig>,
+    cors: Arc<Cors>,
+    places: Arc<Places>,
+    shards: Vec<mpsc::Sender<Command>>,
+    next_shard: AtomicUsize,
+    draining: AtomicBool,
+    stop: CancellationToken,
+}
+
+impl Edge {
+    /// Makes an edge and the services that must be run for it.
+    ///
+    /// # Errors
+    /// See [`StartError`].
+    pub fn new(
+        backbone: Backbone,
+        config: EdgeConfig,
+        cors: Arc<Cors>,
+        registry: &prometheus::Registry,
+    ) -> Result<(Arc<Self>, Vec<Service>), StartError> {
+        let metrics = Arc::new(EdgeMetrics::new(registry).map_err(StartError::Metrics)?);
+        let config = Arc::new(config);
+        let stop = CancellationToken::new();
+        let partitions = backbone.partitions();
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        let shards = config.shards.unwrap_or(cores).clamp(1, SHARDS_MAX);
+        let connections = Arc::new(Registry::default());
+        let bells: Vec<_> = partitions.all().map(|_| Arc::new(Notify::new())).collect();
+        let mut services = Vec::new();
+        let mut ports: Vec<Vec<ShardPort>> = bells.iter().map(|_| Vec::new()).collect();
+        let mut commands = Vec::new();
+        for index in 0..shards {
+            let bell = Arc::new(Notify::new());
+            let (sender, receiver) = mpsc::channel(COMMANDS_MAX);
+            commands.push(sender);
+            let mut feeds = Vec::new();
+            for (ports, feed_bell) in ports.iter_mut().zip(&bells) {
+                let port = ShardPort { wishes: Arc::default(), stream: Arc::new(Stream::new(bell.clone())) };
+                feeds.push(FeedPort {
+                    stream: port.stream.clone(),
+                    wishes: port.wishes.clone(),
+                    bell: feed_bell.clone(),
+                });
+                ports.push(port);
+            }
+            let wishes = feeds.iter().map(|feed| feed.wishes.clone()).collect();
+            let shard = Shard::new(ShardParts {
+                config: config.clone(),
+                machine: Machine::new(partitions, limits(&config), wishes),
+                feeds,
+                bell,
+                commands: receiver,
+                registry: connections.clone(),
+                metrics: metrics.clone(),
+            });
+            let shard = shard.map_err(StartError::Sockets)?;
+            let future = Box::pin(shard.run(stop.clone()));
+            services.push(Service { name: format!("shard {index}"), future });
+        }
+        for ((partition, shards), bell) in partitions.all().zip(ports).zip(bells) {
+            let driver = FeedDriver { partition, backbone: backbone.clone(), shards, bell, metrics: metrics.clone() };
+            let future = Box::pin(driver.run(stop.clone()));
+            services.push(Service { name: format!("feed {partition}"), future });
+        }
+        let connections_max = config.connections_max.unwrap_or_else(connections_by_file_limit);
+        metrics.connections_limit.set(i64::try_from(connections_max).unwrap_or(i64::MAX));
+        let places = Places {
+            registry: connections,
+            metrics,
+            connections_max,
+            connections_per_user_max: config.connections_per_user_max,
+            taken: AtomicUsize::new(0),
+        };
+        let edge = Self {
+            config,
+            cors,
+            places: Arc::new(places),
+            shards: commands,
+            next_shard: AtomicUsize::new(0),
+            draining: AtomicBool::new(false),
+            stop,
+        };
+        Ok((Arc::new(edge), services))
+    }
+
+    /// Whether a path is one of the edge's.
+    pub fn routes(path: &str) -> bool {
+        router::route(path).is_some()
+    }
+
+    /// Answers a request for one of the edge's paths. Only the edge's own streams carry the CORS headers already.
+    pub async fn handle(self: Arc<Self>, request: Request, _: Peer) -> Reply {
+        let Some((route, allow)) = router::route(request.uri().path()) else {
+            return Problem::no_such_path(request.uri().path()).into();
+        };
+        if request.method() == Method::OPTIONS {
+            return options(allow).into();
+        }
+        if !router::allows(allow, request.method()) {
+            return Problem::method_not_allowed(request.method(), allow).into();
+        }
+        match route {
+            router::Route::Events => self.open(request).await.unwrap_or_else(Reply::from),
+        }
+    }
+
+    /// Whether new connections are welcome.
+    pub fn is_ready(&self) -> bool {
+        !self.draining.load(Ordering::Relaxed)
+    }
+
+    /// Who is connected.
+    pub fn registry(&self) -> &Registry {
+        &self.places.registry
+    }
+
+    /// Turns unready: from here on new streams are told to come back later.
+    pub fn begin_drain(&self) {
+        self.draining.store(true, Ordering::Relaxed);
+    }
+
+    /// Lets all connections go, spread over a window, and waits until they have gone, or a little longer than that.
+    pub async fn drain(&self, window: Duration) {
+        self.begin_drain();
+        let mut waits = Vec::new();
+        for shard in &self.shards {
+            let (done, wait) = oneshot::channel();
+            if shard.send(Command::Drain(window, done)).await.is_ok() {
+                waits.push(wait);
+            }
+        }
+        let all = async {
+            for wait in waits {
+                _ = wait.await; // A shard that is gone has no connections either.
+            }
+        };
+        if timeout(window + Duration::from_secs(6), all).await.is_err() {
+            tracing::warn!("some connections did not go in time and are cut off");
+        }
+    }
+
+    /// Stops the services. Whoever is still connected is cut off.
+    pub fn stop(&self) {
+        self.stop.cancel();
+    }
+
+    /// Opens a stream.
+    async fn open(self: Arc<Self>, request: Request) -> Result<Reply, Problem> {
+        let method = request.method().clone();
+        let origin = request.headers().get(ORIGIN).cloned();
+        let id = request_id(request.headers());
+        let from_event_source = method == Method::GET && is_event_source(request.headers());
+        let framing = if request.version() == Version::HTTP_10 { Framing::Identity } else { Framing::Chunked };
+        let subscription = Subscription::read(request, self.config.channels_max).await?;
+        let mut headers = head::headers();
+        headers.insert(REQUEST_ID, id);
+        if method == Method::HEAD {
+            let mut response = Response::new(full(""));
+            *response.headers_mut() = headers;
+            return Ok(response.into());
+        }
+        if !self.is_ready() {
+            return Ok(self.refuse(CloseReason::Draining, "this edge is shutting down", headers, from_event_source));
+        }
+        let admission = match self.places.admit(subscription.user.clone()) {
+            Ok(admission) => admission,
+            Err(no_place) => {
+                let detail = match no_place {
+                    NoPlace::Edge => "this edge holds as many connections as it can",
+                    NoPlace::User => "this user has as many connections as one may have",
+                };
+                return Ok(self.refuse(CloseReason::Limit, detail, headers, from_event_source));
+            }
+        };
+        self.cors.decorate(origin.as_ref(), &mut headers);
+        let Subscription { channels, types, naming, heartbeat, start, changes, .. } = subscription;
+        let style = Style { framing, naming, heartbeat, types: types.into() };
+        let head = head::head(&headers, framing, retry_pause(CloseReason::ClientLeft));
+        let hello = Hello { client_id: client_id(), channels: channels.into() };
+        let shard = self.next_shard.fetch_add(1, Ordering::Relaxed) % self.shards.len();
+        Ok(Reply::TakeOver(TakeOver::new(move |taken| {
+            // What was read ahead is another request: it can't be answered on this connection any more.
+            let Ok(socket) = taken.stream.into_std() else { return };
+            let adoption = Adoption { socket, head, style, admission, hello, start, changes };
+            if self.shards[shard].try_send(Command::Adopt(Box::new(adoption))).is_err() {
+                self.places.metrics.refused(CloseReason::Overloaded);
+            }
+        })))
+    }
+
+    /// Refuses a stream in the form that its client survives: an EventSource gives up for good on any status but 200.
+    fn refuse(
+        &self,
+        reason: CloseReason,
+        detail: &'static str,
+        headers: HeaderMap<HeaderValue>,
+        from_event_source: bool,
+    ) -> Reply {
+        self.places.metrics.refused(reason);
+        let pause = retry_pause(reason);
+        if !from_event_source {
+            let code = if reason == CloseReason::Limit { Code::RateLimitExceeded } else { Code::Overloaded };
+            return Problem::new(code, detail).retry_after(pause).into();
+        }
+        let data = format!(r#"{{"reason":"{}"}}"#, reason.as_str());
+        let goodbye = sse::control("closing", &data, None, Some(pause), Framing::Identity);
+        let mut response = Response::new(full(goodbye));
+        *response.headers_mut() = headers;
+        response.into()
+    }
+}
+
+/// A browser's EventSource asks for exactly this.
+fn is_event_source(headers: &HeaderMap) -> bool {
+    headers.get(ACCEPT).is_some_and(|accept| accept == "text/event-stream")
+}
+
+/// After what pause a client is to come back: soon where this was nobody's fault, later where there are too many.
+fn retry_pause(reason: CloseReason) -> Duration {
+    let millis = match reason {
+        CloseReason::ClientLeft | CloseReason::TooSlow | CloseReason::Draining => 1_000..=3_000,
+        CloseReason::Limit | CloseReason::Overloaded | CloseReason::Unavailable => 15_000..=60_000,
+    };
+    Duration::from_millis(fastrand::u64(millis))
+}
+
+/// 128 random bits: whoever knows it may change the connection, so it is never logged.
+fn client_id() -> String {
+    let mut bits = [0; 16];
+    getrandom::fill(&mut bits).expect("the kernel has random bits");
+    format!("{:032x}", u128::from_ne_bytes(bits))
+}
+
+fn connections_by_file_limit() -> usize {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
+    let left = limit.map_or(u64::MAX, |limit| limit.saturating_sub(DESCRIPTORS_RESERVED));
+    usize::try_from(left).unwrap_or(usize::MAX)
+}

@@ -1,0 +1,139 @@
+//! Bytes that wait for one connection.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice, Write};
+
+use bytes::{Buf, Bytes};
+
+/// Slices that one write takes at most.
+const SLICES_MAX: usize = 64;
+
+/// Frames that a socket hasn't taken yet, in order; the first may be taken in part. Empty, it owns no memory.
+#[derive(Debug, Default)]
+pub(super) struct Backlog {
+    frames: VecDeque<Bytes>,
+    bytes: usize,
+}
+
+impl Backlog {
+    pub(super) fn is_empty(&self) -> bool {
+        self.frames.is_empty()
+    }
+
+    /// Bytes that wait.
+    pub(super) fn bytes(&self) -> usize {
+        self.bytes
+    }
+
+    /// Bytes that wait besides the frame being written.
+    pub(super) fn bytes_behind(&self) -> usize {
+        self.bytes - self.frames.front().map_or(0, Bytes::len)
+    }
+
+    pub(super) fn push(&mut self, frame: Bytes) {
+        if !frame.is_empty() {
+            self.bytes += frame.len();
+            self.frames.push_back(frame);
+        }
+    }
+
+    /// Drops the frames that haven't begun to go out. Answers how many.
+    pub(super) fn drop_unbegun(&mut self, first_has_begun: bool) -> usize {
+        let kept = usize::from(first_has_begun).min(self.frames.len());
+        let dropped = self.frames.len() - kept;
+        self.frames.truncate(kept);
+        self.bytes = self.frames.iter().map(Bytes::len).sum();
+        dropped
+    }
+
+    /// Writes until it is empty or the socket takes no more. Answers how many bytes went.
+    ///
+    /// # Errors
+    /// The connection is broken.
+    pub(super) fn flush(&mut self, socket: &mut impl Write) -> io::Result<usize> {
+        let mut total = 0;
+        while !self.frames.is_empty() {
+            let mut slices = [IoSlice::new(&[]); SLICES_MAX];
+            let mut count = 0;
+            for (slice, frame) in slices.iter_mut().zip(&self.frames) {
+                *slice = IoSlice::new(frame);
+                count += 1;
+            }
+            match socket.write_vectored(&slices[..count]) {
+                Ok(0) => return Err(io::ErrorKind::WriteZero.into()),
+                Ok(written) => {
+                    total += written;
+                    self.advance(written);
+                }
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(total),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        self.frames = VecDeque::new();
+        Ok(total)
+    }
+
+    fn advance(&mut self, mut written: usize) {
+        self.bytes -= written;
+        while let Some(first) = self.frames.front_mut() {
+            if written < first.len() {
+                first.advance(written);
+                return;
+            }
+            written -= first.len();
+            self.frames.pop_front();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Takes so many bytes a time, and now and then none.
+    struct Drip(Vec<u8>, usize, bool);
+
+    impl Write for Drip {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.2 = !self.2;
+            if self.2 {
+                return Err(io::ErrorKind::WouldBlock.into());
+            }
+            let taken = bytes.len().min(self.1);
+            self.0.extend_from_slice(&bytes[..taken]);
+            Ok(taken)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn what_waits_goes_out_in_order_however_little_the_socket_takes() {
+        for step in 1..12 {
+            let mut backlog = Backlog::default();
+            for frame in ["one", "", "two", "three"] {
+                backlog.push(Bytes::from_static(frame.as_bytes()));
+            }
+            assert_eq!((backlog.bytes(), backlog.bytes_behind()), (11, 8));
+            let mut drip = Drip(Vec::new(), step, false);
+            while !backlog.is_empty() {
+                backlog.flush(&mut drip).expect("only would-block");
+            }
+            assert_eq!((drip.0.as_slice(), backlog.bytes()), (&b"onetwothree"[..], 0));
+        }
+    }
+
+    #[test]
+    fn a_frame_that_has_begun_is_kept_whole() {
+        let mut backlog = Backlog::default();
+        backlog.push(Bytes::from_static(b"begun"));
+        backlog.push(Bytes::from_static(b"not"));
+        assert_eq!(backlog.drop_unbegun(true), 1);
+        assert_eq!(backlog.bytes(), 5);
+        assert_eq!(backlog.drop_unbegun(false), 1);
+        assert!(backlog.is_empty());
+    }
+}

@@ -1,0 +1,210 @@
+//! One open stream: its socket, how its frames are shaped, and what waits for it.
+
+use std::io::{self, Read, Write};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use fanfare_protocol::sse::{Framing, Naming};
+use fanfare_protocol::{Channel, Point, TypePattern};
+use mio::net::TcpStream;
+
+use super::backlog::Backlog;
+use crate::admission::Admission;
+
+/// Bytes that a client may send after its request. It has nothing to say; what it says is read and dropped, so that
+/// its hang-up is seen, but not for ever.
+const INPUT_BYTES_MAX: u32 = 64 * 1024;
+
+/// How an edge keeps a stream alive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Heartbeat {
+    /// A comment line, only where nothing was sent lately.
+    Comment,
+    /// An event every interval, busy or not.
+    Event,
+}
+
+/// What a subscriber asked for, beside its channels.
+#[derive(Debug)]
+pub(crate) struct Style {
+    pub(crate) framing: Framing,
+    pub(crate) naming: Naming,
+    pub(crate) heartbeat: Heartbeat,
+    /// Event types that it wants; none: all.
+    pub(crate) types: Box<[TypePattern]>,
+}
+
+impl Style {
+    pub(crate) fn wants(&self, event_type: &str) -> bool {
+        self.types.is_empty() || self.types.iter().any(|pattern| pattern.matches(event_type))
+    }
+}
+
+/// What a connection is told in `connected`.
+#[derive(Debug)]
+pub(crate) struct Hello {
+    pub(crate) client_id: String,
+    pub(crate) channels: Box<[Channel]>,
+}
+
+/// Where a connection is on its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Frames go out.
+    Open,
+    /// It takes no more frames; it is closed when the loop gets round to it.
+    CutOff,
+    /// The last bytes go out, and until then at most.
+    Closing(Instant),
+}
+
+/// An open stream.
+#[derive(Debug)]
+pub(super) struct Connection {
+    pub(super) socket: TcpStream,
+    pub(super) generation: u32,
+    pub(super) phase: Phase,
+    pub(super) style: Style,
+    pub(super) admission: Admission,
+    pub(super) channels: Box<[Channel]>,
+    /// Until `connected` has gone out.
+    pub(super) hello: Option<Box<Hello>>,
+    pub(super) backlog: Backlog,
+    /// Part of the backlog's first frame has gone out.
+    first_has_begun: bool,
+    pub(super) watches_writable: bool,
+    /// Tick of the wheel when something was last sent.
+    pub(super) sent_at: u32,
+    /// The last id sent, as far as a heartbeat would repeat it: of the first partition.
+    pub(super) last_point: Option<Point>,
+    pub(super) opened: Instant,
+    pub(super) events: u64,
+    pub(super) bytes: u64,
+    input_bytes: u32,
+}
+
+/// What a write came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Written {
+    /// All is out.
+    Sent,
+    /// Some waits.
+    Waiting,
+    /// The connection is gone.
+    Broken,
+}
+
+impl Connection {
+    pub(super) fn new(
+        socket: TcpStream,
+        generation: u32,
+        style: Style,
+        admission: Admission,
+        hello: Hello,
+        now: u32,
+    ) -> Self {
+        Self {
+            socket,
+            generation,
+            phase: Phase::Open,
+            style,
+            admission,
+            channels: hello.channels.clone(),
+            hello: Some(Box::new(hello)),
+            backlog: Backlog::default(),
+            first_has_begun: false,
+            watches_writable: false,
+            sent_at: now,
+            last_point: None,
+            opened: Instant::now(),
+            events: 0,
+            bytes: 0,
+            input_bytes: 0,
+        }
+    }
+
+    /// Sends a frame in two parts, which on the wire are one, or lets it wait behind what waits already.
+    pub(super) fn send(&mut self, head: &[u8], rest: &Bytes) -> Written {
+        if !self.backlog.is_empty() {
+            self.backlog.push(joined(head, rest));
+            return Written::Waiting;
+        }
+        let len = head.len() + rest.len();
+        let written = match self.write(head, rest) {
+            Ok(written) => written,
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
+            Err(_) => return Written::Broken,
+        };
+        self.bytes += written as u64;
+        if written == len {
+            return Written::Sent;
+        }
+        let waiting = match written.checked_sub(head.len()) {
+            Some(of_rest) => rest.slice(of_rest..),
+            None => joined(&head[written..], rest),
+        };
+        self.first_has_begun = written > 0;
+        self.backlog.push(waiting);
+        Written::Waiting
+    }
+
+    /// The socket takes bytes again.
+    pub(super) fn flush(&mut self) -> Written {
+        match self.backlog.flush(&mut self.socket) {
+            Ok(written) => {
+                self.bytes += written as u64;
+                self.first_has_begun |= written > 0;
+                if self.backlog.is_empty() { Written::Sent } else { Written::Waiting }
+            }
+            Err(_) => Written::Broken,
+        }
+    }
+
+    /// Frames that will not go out on this stream are dropped, and a last one takes their place.
+    pub(super) fn replace_backlog(&mut self, last: Bytes) -> usize {
+        let dropped = self.backlog.drop_unbegun(self.first_has_begun);
+        self.backlog.push(last);
+        dropped
+    }
+
+    /// Reads and drops what the client says. Answers whether it is still there.
+    pub(super) fn drain_input(&mut self) -> bool {
+        let mut scratch = [0; 4096];
+        loop {
+            match self.socket.read(&mut scratch) {
+                Ok(0) => return false,
+                Ok(read) => {
+                    self.input_bytes = self.input_bytes.saturating_add(read as u32);
+                    if self.input_bytes > INPUT_BYTES_MAX {
+                        return false;
+                    }
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return error.kind() == io::ErrorKind::WouldBlock,
+            }
+        }
+    }
+
+    /// How long it has been open.
+    pub(super) fn age(&self) -> Duration {
+        self.opened.elapsed()
+    }
+
+    fn write(&mut self, head: &[u8], rest: &Bytes) -> io::Result<usize> {
+        loop {
+            let written = if head.is_empty() {
+                self.socket.write(rest)
+            } else {
+                self.socket.write_vectored(&[io::IoSlice::new(head), io::IoSlice::new(rest)])
+            };
+            match written {
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                written => return written,
+            }
+        }
+    }
+}
+
+fn joined(head: &[u8], rest: &Bytes) -> Bytes {
+    if head.is_empty() { rest.clone() } else { [head, rest].concat().into() }
+}

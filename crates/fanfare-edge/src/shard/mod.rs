@@ -1,0 +1,415 @@
+//! One worker of an edge: it owns its connections and writes every event to those that follow its channel.
+//!
+//! A shard never waits for a reader. What a socket doesn't take goes into the connection's backlog (see `backlog`),
+//! because one slow reader must not delay the rest. Which frames go to whom is decided by the pure machine of
+//! `fanfare-protocol`; reading the backbone is the job of `feed`.
+
+mod connection; // An open stream.
+mod sockets; // What the machine writes to.
+mod backlog; // Bytes that wait.
+mod wheel; // Heartbeats.
+
+use std::collections::VecDeque;
+use std::io;
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use bytes::Bytes;
+use fanfare_protocol::{ConnectionKey, Delivery, Machine, Partition, Start, Wishes};
+use mio::{Events, Interest, Poll, Token};
+use tokio::io::unix::AsyncFd;
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+
+use crate::admission::Admission;
+use crate::close::CloseReason;
+use crate::config::EdgeConfig;
+use crate::metrics::EdgeMetrics;
+use crate::registry::Registry;
+use crate::stream::Stream;
+use connection::{Connection, Phase};
+pub(crate) use connection::{Heartbeat, Hello, Style};
+use sockets::{OwnData, Sockets};
+use wheel::{Visit, Wheel};
+
+/// A stream that hasn't joined by then is closed as `unavailable`.
+const JOIN_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Deliveries of one partition that are worked off before sockets and commands get a turn.
+const DELIVERIES_MAX: usize = 256;
+
+/// Pause between two looks at channels that nobody follows any more; they are left at the second.
+const LINGER: Duration = Duration::from_secs(15);
+
+/// Unacknowledged bytes or an unanswered keepalive for so long mean that the peer is gone.
+const PEER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// What a shard is told.
+#[derive(Debug)]
+pub(crate) enum Command {
+    /// A connection is the shard's now.
+    Adopt(Box<Adoption>),
+    /// All connections are to go, spread over this time; answered when they have.
+    Drain(Duration, oneshot::Sender<()>),
+}
+
+/// A connection that has been let in.
+#[derive(Debug)]
+pub(crate) struct Adoption {
+    pub(crate) socket: std::net::TcpStream,
+    /// The response's head and the first line of the stream.
+    pub(crate) head: Bytes,
+    pub(crate) style: Style,
+    pub(crate) admission: Admission,
+    pub(crate) hello: Hello,
+    pub(crate) start: Start,
+    /// What the cursor says of channels changed since the URL was opened.
+    pub(crate) changes: Option<Box<str>>,
+}
+
+/// A partition's feed, as a shard sees it.
+pub(crate) struct FeedPort {
+    pub(crate) stream: Arc<Stream>,
+    pub(crate) wishes: Arc<Mutex<Wishes>>,
+    pub(crate) bell: Arc<Notify>,
+}
+
+/// What a shard is made of.
+pub(crate) struct ShardParts {
+    pub(crate) config: Arc<EdgeConfig>,
+    pub(crate) machine: Machine,
+    pub(crate) feeds: Vec<FeedPort>,
+    /// Rung when something waits in a stream.
+    pub(crate) bell: Arc<Notify>,
+    pub(crate) commands: mpsc::Receiver<Command>,
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) metrics: Arc<EdgeMetrics>,
+}
+
+pub(crate) struct Shard {
+    config: Arc<EdgeConfig>,
+    machine: Machine,
+    feeds: Vec<FeedPort>,
+    bell: Arc<Notify>,
+    commands: mpsc::Receiver<Command>,
+    registry: Arc<Registry>,
+    metrics: Arc<EdgeMetrics>,
+    poll: AsyncFd<Poll>,
+    sockets: Sockets,
+    tick: Duration,
+    generations: u32,
+    lingered: Instant,
+    /// Deliveries that were taken from their streams and wait for their turn.
+    waiting: Vec<VecDeque<Delivery>>,
+    drain: Option<Drain>,
+}
+
+/// The goodbyes of a drain, paced.
+struct Drain {
+    begin: Instant,
+    window: Duration,
+    left: Vec<Visit>,
+    total: usize,
+    done: Option<oneshot::Sender<()>>,
+}
+
+enum Step {
+    Deliver,
+    Apply(Command),
+    Sockets,
+    Tick,
+}
+
+impl Shard {
+    /// # Errors
+    /// No more descriptors, or no tokio runtime with I/O.
+    pub(crate) fn new(parts: ShardParts) -> io::Result<Self> {
+        let ShardParts { config, machine, feeds, bell, commands, registry, metrics } = parts;
+        let poll = Poll::new()?;
+        let tick = (config.heartbeat_interval / 32).clamp(Duration::from_millis(5), Duration::from_millis(500));
+        let reach = ticks(config.heartbeat_interval.max(JOIN_TIMEOUT), tick) + 1;
+        let sockets =
+            Sockets::new(poll.registry().try_clone()?, Wheel::new(reach), metrics.clone(), config.backlog_bytes_max);
+        Ok(Self {
+            poll: watch(poll)?,
+            waiting: feeds.iter().map(|_| VecDeque::new()).collect(),
+            config,
+            machine,
+            feeds,
+            bell,
+            commands,
+            registry,
+            metrics,
+            sockets,
+            tick,
+            generations: 0,
+            lingered: Instant::now(),
+            drain: None,
+        })
+    }
+
+    /// Runs until stopped. Whoever is still connected then is cut off.
+    pub(crate) async fn run(mut self, stop: CancellationToken) {
+        let mut tick = interval(self.tick);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut events = Events::with_capacity(1024);
+        loop {
+            let behind = self.waiting.iter().any(|waiting| !waiting.is_empty());
+            let step = tokio::select! {
+                () = stop.cancelled() => return,
+                () = self.bell.notified() => Step::Deliver,
+                () = tokio::task::yield_now(), if behind => Step::Deliver,
+                Some(command) = self.commands.recv() => Step::Apply(command),
+                Ok(mut ready) = self.poll.readable_mut() => {
+                    ready.clear_ready(); // Before looking: what comes during the look is found by the next one.
+                    Step::Sockets
+                }
+                _ = tick.tick() => Step::Tick,
+            };
+            match step {
+                Step::Deliver => self.deliver(),
+                Step::Apply(Command::Adopt(adoption)) => self.adopt(*adoption),
+                Step::Apply(Command::Drain(window, done)) => self.begin_drain(window, done),
+                Step::Sockets => self.look_at_sockets(&mut events),
+                Step::Tick => self.tick(),
+            }
+            self.settle();
+        }
+    }
+
+    /// Works off what the feeds have sent.
+    fn deliver(&mut self) {
+        for (partition, feed) in self.feeds.iter().enumerate() {
+            let waiting = &mut self.waiting[partition];
+            if waiting.is_empty() {
+                *waiting = feed.stream.take();
+            }
+            for delivery in waiting.drain(..waiting.len().min(DELIVERIES_MAX)) {
+                let published = match &delivery {
+                    Delivery::Event(_, event) => Some(event.pos),
+                    _ => None,
+                };
+                self.machine.deliver(partition as Partition, delivery, &mut self.sockets);
+                let deliveries = std::mem::take(&mut self.sockets.deliveries);
+                if deliveries > 0 {
+                    self.metrics.deliveries.inc_by(deliveries);
+                    if let Some(published) = published {
+                        self.metrics.delivered(since_1970().saturating_sub(Duration::from_micros(published.0)));
+                    }
+                }
+            }
+        }
+    }
+
+    fn adopt(&mut self, adoption: Adoption) {
+        let Adoption { socket, head, style, admission, hello, start, changes } = adoption;
+        let mut socket = mio::net::TcpStream::from_std(socket);
+        let options = socket2::SockRef::from(&socket);
+        // A socket that refuses an option works all the same.
+        _ = options.set_tcp_nodelay(true);
+        _ = options.set_send_buffer_size(self.config.send_buffer_bytes);
+        _ = options.set_tcp_user_timeout(Some(PEER_TIMEOUT));
+        _ = options.set_keepalive(true);
+        let entry = self.sockets.connections.vacant_entry();
+        let key = entry.key() as ConnectionKey;
+        if self.sockets.registry.register(&mut socket, Token(entry.key()), Interest::READABLE).is_err() {
+            return; // The socket closes; the client comes back.
+        }
+        self.generations = self.generations.wrapping_add(1);
+        let visit = Visit { key, generation: self.generations };
+        let connection = Connection::new(socket, visit.generation, style, admission, hello, self.sockets.wheel.now());
+        let connection = entry.insert(connection);
+        self.registry.follow(&connection.channels);
+        self.metrics.opened.inc();
+        let channels = connection.channels.clone();
+        self.sockets.wheel.visit_in(ticks(self.config.heartbeat_interval, self.tick), visit);
+        self.machine.join(key, &channels, start, changes);
+        self.sockets.send(key, &head);
+        if let Some(drain) = &mut self.drain {
+            drain.left.push(visit);
+            drain.total += 1;
+        }
+    }
+
+    /// Sockets that have hung up, spoken, or take bytes again.
+    fn look_at_sockets(&mut self, events: &mut Events) {
+        loop {
+            if self.poll.get_mut().poll(events, Some(Duration::ZERO)).is_err() {
+                return; // Interrupted: the set is still ready and asked again.
+            }
+            for event in events.iter() {
+                let key = event.token().0 as ConnectionKey;
+                if event.is_writable() {
+                    self.sockets.flush(key);
+                }
+                let Some(connection) = self.sockets.connections.get_mut(key as usize) else { continue };
+                let left = event.is_error() || event.is_read_closed();
+                if left || (event.is_readable() && !connection.drain_input()) {
+                    self.sockets.ended.push((key, CloseReason::ClientLeft));
+                }
+            }
+            if events.iter().count() < events.capacity() {
+                return;
+            }
+        }
+    }
+
+    fn tick(&mut self) {
+        for visit in self.sockets.wheel.tick() {
+            self.visit(visit);
+        }
+        if self.lingered.elapsed() >= LINGER {
+            self.lingered = Instant::now();
+            self.machine.tick();
+        }
+        self.drain_on();
+    }
+
+    /// A connection's heartbeat may be due.
+    fn visit(&mut self, visit: Visit) {
+        let Some(connection) = self.sockets.connections.get(visit.key as usize) else { return };
+        if connection.generation != visit.generation {
+            return;
+        }
+        match connection.phase {
+            Phase::CutOff => return,
+            Phase::Closing(deadline) if Instant::now() < deadline => {
+                return self.sockets.wheel.visit_in(ticks(deadline - Instant::now(), self.tick), visit);
+            }
+            Phase::Closing(_) => {
+                // A reader that stands still gets no more time, and the kernel its memory back.
+                _ = socket2::SockRef::from(&connection.socket).set_linger(Some(Duration::ZERO));
+                return self.remove(visit.key);
+            }
+            Phase::Open => {}
+        }
+        let interval = ticks(self.config.heartbeat_interval, self.tick);
+        let quiet = self.sockets.wheel.now().wrapping_sub(connection.sent_at);
+        if connection.hello.is_some() {
+            let age = connection.age();
+            if age >= JOIN_TIMEOUT {
+                return self.sockets.ended.push((visit.key, CloseReason::Unavailable));
+            }
+            let next = interval.min(ticks(JOIN_TIMEOUT - age, self.tick));
+            self.sockets.wheel.visit_in(next, visit);
+            if quiet >= interval {
+                self.sockets.comment(visit.key, None);
+            }
+            return;
+        }
+        let id = self.machine.id(visit.key);
+        match connection.style.heartbeat {
+            Heartbeat::Comment if quiet < interval => {
+                return self.sockets.wheel.visit_in(interval - quiet, visit);
+            }
+            Heartbeat::Comment if !connection.backlog.is_empty() => {}
+            Heartbeat::Comment => self.sockets.comment(visit.key, id),
+            Heartbeat::Event => {
+                let unnamed = connection.style.naming == fanfare_protocol::sse::Naming::Unnamed;
+                let timestamp = Some(since_1970().as_millis() as u64);
+                let data = OwnData { own_type: unnamed.then_some("heartbeat"), reason: None, timestamp };
+                self.sockets.own_frame(visit.key, "heartbeat", &data, id, None);
+            }
+        }
+        self.sockets.wheel.visit_in(interval, visit);
+    }
+
+    /// What a step left to do: connections that end, replays that go on, wishes for the feeds.
+    fn settle(&mut self) {
+        while let Some((key, reason)) = self.sockets.ended.pop() {
+            self.end(key, reason);
+        }
+        while let Some(key) = self.sockets.drained.pop() {
+            match self.sockets.connections.get(key as usize).map(|connection| connection.phase) {
+                Some(Phase::Open) => self.machine.resume(key),
+                Some(Phase::Closing(_)) => self.remove(key),
+                Some(Phase::CutOff) | None => {}
+            }
+        }
+        for feed in &self.feeds {
+            if !feed.wishes.lock().expect("no one panics while holding the wishes").is_empty() {
+                feed.bell.notify_one();
+            }
+        }
+    }
+
+    /// A connection ends, for whatever reason. Only the first one counts.
+    fn end(&mut self, key: ConnectionKey, reason: CloseReason) {
+        let Some(connection) = self.sockets.connections.get_mut(key as usize) else { return };
+        let visit = Visit { key, generation: connection.generation };
+        if matches!(connection.phase, Phase::Closing(_)) {
+            return self.remove(key); // It left while its last bytes went out.
+        }
+        connection.phase = Phase::CutOff;
+        self.machine.leave(key);
+        self.registry.unfollow(&connection.channels);
+        self.metrics.closed(reason);
+        tracing::debug!(
+            reason = reason.as_str(),
+            seconds = connection.age().as_secs_f64(),
+            events = connection.events,
+            bytes = connection.bytes,
+            "a connection ended"
+        );
+        if reason == CloseReason::ClientLeft || self.sockets.say_closing(key, reason) {
+            self.remove(key);
+        } else {
+            self.sockets.wheel.visit_in(1, visit);
+        }
+    }
+
+    fn remove(&mut self, key: ConnectionKey) {
+        if let Some(mut connection) = self.sockets.connections.try_remove(key as usize) {
+            self.metrics.backlog_bytes.sub(connection.backlog.bytes() as i64);
+            _ = self.sockets.registry.deregister(&mut connection.socket);
+        }
+    }
+
+    fn begin_drain(&mut self, window: Duration, done: oneshot::Sender<()>) {
+        let mut left: Vec<_> = self.sockets.connections.iter().map(|(key, c)| (key, c.generation)).collect();
+        fastrand::shuffle(&mut left);
+        let left: Vec<_> =
+            left.into_iter().map(|(key, generation)| Visit { key: key as ConnectionKey, generation }).collect();
+        self.drain = Some(Drain { begin: Instant::now(), window, total: left.len(), left, done: Some(done) });
+        self.drain_on();
+    }
+
+    /// The goodbyes that are due by now.
+    fn drain_on(&mut self) {
+        let Some(drain) = &mut self.drain else { return };
+        let share = match drain.window.is_zero() {
+            true => 1.0,
+            false => (drain.begin.elapsed().as_secs_f64() / drain.window.as_secs_f64()).min(1.0),
+        };
+        let still = (drain.total as f64 * (1.0 - share)) as usize;
+        for visit in drain.left.split_off(still.min(drain.left.len())) {
+            let connection = self.sockets.connections.get(visit.key as usize);
+            if connection.is_some_and(|c| c.generation == visit.generation && c.phase == Phase::Open) {
+                self.sockets.ended.push((visit.key, CloseReason::Draining));
+            }
+        }
+        if drain.left.is_empty()
+            && self.sockets.connections.is_empty()
+            && let Some(done) = drain.done.take()
+        {
+            _ = done.send(()); // Whoever asked may have stopped waiting.
+        }
+    }
+}
+
+/// Lets tokio say when the shard's own epoll set has something: one wake-up, however many sockets it concerns.
+#[expect(unsafe_code, reason = "tokio asks for a promise about the descriptor that no type can give yet")]
+fn watch(poll: Poll) -> io::Result<AsyncFd<Poll>> {
+    // SAFETY: a `Poll` owns its epoll descriptor, opened once and closed when it is dropped, and always gives this one.
+    let watched = unsafe { AsyncFd::register_with_interest(poll, tokio::io::Interest::READABLE) };
+    watched.map_err(|error| error.into_parts().1)
+}
+
+fn ticks(duration: Duration, tick: Duration) -> u32 {
+    (duration.as_secs_f64() / tick.as_secs_f64()).ceil() as u32
+}
+
+fn since_1970() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
+}

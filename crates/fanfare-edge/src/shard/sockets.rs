@@ -1,0 +1,324 @@
+//! The connections of a shard, as the machine sees them: frames go to sockets, and what a socket doesn't take waits.
+//!
+//! Here a connection gets closed for being slow: see [`Sockets::sent`].
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use fanfare_protocol::sse::{self, EventFrames, IdText, Naming};
+use fanfare_protocol::{
+    Channel, ConnectionKey, DEFAULT_TYPE, Epoch, EventType, Gap, GapReason, Id, Outlet, Replayed, SharedEvent,
+    write_cursor,
+};
+use mio::{Interest, Registry, Token};
+use serde::Serialize;
+use slab::Slab;
+
+use super::connection::{Connection, Phase, Written};
+use super::wheel::Wheel;
+use crate::close::CloseReason;
+use crate::metrics::EdgeMetrics;
+use crate::retry_pause;
+
+/// How long the last bytes of a closing connection may take.
+const CLOSING_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Clients that were told a gap come to refetch their state spread over this time.
+const REFETCH_SPREAD: Duration = Duration::from_secs(5);
+
+/// The sockets, and what came of writing to them.
+pub(super) struct Sockets {
+    pub(super) connections: Slab<Connection>,
+    pub(super) registry: Registry,
+    pub(super) wheel: Wheel,
+    pub(super) metrics: Arc<EdgeMetrics>,
+    pub(super) backlog_bytes_max: usize,
+    /// Connections that are to be closed, and why.
+    pub(super) ended: Vec<(ConnectionKey, CloseReason)>,
+    /// Connections whose backlog has just drained.
+    pub(super) drained: Vec<ConnectionKey>,
+    /// Deliveries that the metrics don't count yet.
+    pub(super) deliveries: u64,
+    frames: Option<EventFrames>,
+    cursor: Vec<u8>,
+    head: Vec<u8>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct ConnectedData<'a> {
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    own_type: Option<&'a str>,
+    client_id: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    user_id: Option<&'a str>,
+    channels: Vec<&'a str>,
+    resumed: bool,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct SubscribedData<'a> {
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    own_type: Option<&'a str>,
+    channels: Vec<&'a str>,
+}
+
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct GapData<'a> {
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    own_type: Option<&'a str>,
+    channels: Vec<&'a str>,
+    reason: &'a str,
+    from: u64,
+    to: u64,
+    retry_in_ms: u64,
+}
+
+/// A heartbeat's or a goodbye's data.
+#[derive(Serialize)]
+pub(super) struct OwnData<'a> {
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    pub(super) own_type: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) reason: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) timestamp: Option<u64>,
+}
+
+impl Sockets {
+    pub(super) fn new(registry: Registry, wheel: Wheel, metrics: Arc<EdgeMetrics>, backlog_bytes_max: usize) -> Self {
+        Self {
+            connections: Slab::new(),
+            registry,
+            wheel,
+            metrics,
+            backlog_bytes_max,
+            ended: Vec::new(),
+            drained: Vec::new(),
+            deliveries: 0,
+            frames: None,
+            cursor: Vec::new(),
+            head: Vec::new(),
+        }
+    }
+
+    /// Sends a frame of Fanfare's own.
+    pub(super) fn own_frame(
+        &mut self,
+        to: ConnectionKey,
+        own_type: &str,
+        data: &impl Serialize,
+        id: Option<Id<'_>>,
+        retry: Option<Duration>,
+    ) {
+        self.write_cursor(id);
+        let Some(connection) = self.connections.get_mut(to as usize) else { return };
+        let data = serde_json::to_string(data).expect("plain structs become JSON");
+        let event_type = named(connection.style.naming, own_type);
+        let id = IdText::new(&self.cursor).ok();
+        let frame = sse::control(event_type, &data, id, retry, connection.style.framing);
+        self.send(to, &frame);
+    }
+
+    /// Keeps a quiet connection alive, and its cursor up to date.
+    pub(super) fn comment(&mut self, to: ConnectionKey, id: Option<Id<'_>>) {
+        let Some(connection) = self.connections.get_mut(to as usize) else { return };
+        let point = id.and_then(|id| id.shared());
+        let moved = point.is_none() || point != connection.last_point;
+        connection.last_point = point;
+        let framing = connection.style.framing;
+        self.write_cursor(id.filter(|_| moved));
+        let frame = sse::heartbeat(IdText::new(&self.cursor).ok(), framing);
+        self.send(to, &frame);
+    }
+
+    /// Sends bytes as they are.
+    pub(super) fn send(&mut self, to: ConnectionKey, frame: &Bytes) {
+        let Some(connection) = self.connections.get_mut(to as usize) else { return };
+        let before = connection.backlog.bytes();
+        let written = connection.send(&[], frame);
+        self.sent(to, written, before, self.backlog_bytes_max);
+    }
+
+    /// The socket takes bytes again.
+    pub(super) fn flush(&mut self, key: ConnectionKey) {
+        let Some(connection) = self.connections.get_mut(key as usize) else { return };
+        let before = connection.backlog.bytes();
+        let written = connection.flush();
+        self.sent(key, written, before, self.backlog_bytes_max);
+        if written == Written::Sent && before > 0 {
+            self.drained.push(key);
+        }
+    }
+
+    /// Says goodbye. Answers whether the last bytes are out already.
+    pub(super) fn say_closing(&mut self, key: ConnectionKey, reason: CloseReason) -> bool {
+        let Some(connection) = self.connections.get_mut(key as usize) else { return true };
+        let style = &connection.style;
+        let own_type = named(style.naming, "closing");
+        let data = OwnData {
+            own_type: (own_type == DEFAULT_TYPE).then_some("closing"),
+            reason: Some(reason.as_str()),
+            timestamp: None,
+        };
+        let data = serde_json::to_string(&data).expect("plain structs become JSON");
+        let retry = Some(retry_pause(reason));
+        let goodbye = sse::control(own_type, &data, None, retry, style.framing);
+        let last = Bytes::from([goodbye, style.framing.last_chunk()].concat());
+        let before = connection.backlog.bytes();
+        connection.phase = Phase::Closing(Instant::now() + CLOSING_TIMEOUT);
+        let written = if reason == CloseReason::TooSlow {
+            let dropped = connection.replace_backlog(last);
+            self.metrics.dropped(reason, dropped as u64);
+            connection.flush()
+        } else {
+            connection.send(&[], &last)
+        };
+        self.sent(key, written, before, self.backlog_bytes_max);
+        written != Written::Waiting
+    }
+
+    /// What follows from a write: a backlog is watched, and one that is too large ends the connection.
+    fn sent(&mut self, key: ConnectionKey, written: Written, backlog_before: usize, backlog_bytes_max: usize) {
+        let connection = &mut self.connections[key as usize];
+        connection.sent_at = self.wheel.now();
+        let backlog = connection.backlog.bytes();
+        if backlog != backlog_before {
+            self.metrics.backlog_bytes.add(backlog as i64 - backlog_before as i64);
+        }
+        let waiting = written == Written::Waiting;
+        if waiting != connection.watches_writable {
+            let interest = if waiting { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
+            let watched = self.registry.reregister(&mut connection.socket, Token(key as usize), interest);
+            connection.watches_writable = watched.is_ok() && waiting;
+        }
+        if connection.phase != Phase::Open {
+            return;
+        }
+        let reason = match written {
+            Written::Sent => return,
+            Written::Waiting if connection.backlog.bytes_behind() <= backlog_bytes_max => return,
+            Written::Waiting => CloseReason::TooSlow,
+            Written::Broken => CloseReason::ClientLeft,
+        };
+        connection.phase = Phase::CutOff;
+        self.ended.push((key, reason));
+    }
+
+    /// Writes a cursor to where frames are made from; none leaves it empty.
+    fn write_cursor(&mut self, id: Option<Id<'_>>) {
+        self.cursor.clear();
+        if let Some(id) = id
+            && let Some(first) = id.points().next()
+        {
+            write_cursor(&mut self.cursor, id.partitions(), first, id.points().skip(1), id.changes(), None);
+        }
+    }
+
+    fn own_type(&self, to: ConnectionKey, own_type: &'static str) -> Option<&'static str> {
+        let unnamed = self.connections.get(to as usize).is_some_and(|c| c.style.naming == Naming::Unnamed);
+        unnamed.then_some(own_type)
+    }
+}
+
+impl Outlet for Sockets {
+    fn connected(&mut self, to: ConnectionKey, resumed: bool, id: Id<'_>) {
+        let own_type = self.own_type(to, "connected");
+        let connection = &mut self.connections[to as usize];
+        let Some(hello) = connection.hello.take() else { return };
+        let user = connection.admission.user().cloned();
+        let data = ConnectedData {
+            own_type,
+            client_id: &hello.client_id,
+            user_id: user.as_ref().map(|user| user.as_str()),
+            channels: names(&hello.channels),
+            resumed,
+        };
+        self.own_frame(to, "connected", &data, Some(id), None);
+    }
+
+    fn event(&mut self, to: ConnectionKey, _: Epoch, event: &SharedEvent, replayed: Replayed, id: Id<'_>) {
+        let connection = &self.connections[to as usize];
+        let event_type = event.content.name.as_ref().map_or(DEFAULT_TYPE, EventType::as_str);
+        if connection.phase != Phase::Open || !connection.style.wants(event_type) {
+            return;
+        }
+        let point = id.shared();
+        if point.is_none() {
+            self.write_cursor(Some(id));
+        }
+        let frames = match &mut self.frames {
+            Some(frames) if Arc::ptr_eq(frames.event(), event) => frames,
+            frames => frames.insert(EventFrames::new(event.clone())),
+        };
+        let connection = &mut self.connections[to as usize];
+        let (naming, framing) = (connection.style.naming, connection.style.framing);
+        let before = connection.backlog.bytes();
+        let written = match (point, IdText::new(&self.cursor)) {
+            (Some(point), _) => {
+                connection.last_point = Some(point);
+                connection.send(&[], &frames.shared(naming, framing, point))
+            }
+            (None, Ok(cursor)) => {
+                self.head.clear();
+                let rest = frames.own(naming, framing, cursor, &mut self.head);
+                connection.send(&self.head, &rest)
+            }
+            (None, Err(_)) => return, // Without a point nobody is live or replayed.
+        };
+        connection.events += 1;
+        self.deliveries += 1;
+        if replayed != Replayed::No {
+            self.metrics.replayed.inc();
+        }
+        // A replay is bounded by itself, and doesn't make a reader slow.
+        let backlog_bytes_max = if replayed == Replayed::Replay { usize::MAX } else { self.backlog_bytes_max };
+        self.sent(to, written, before, backlog_bytes_max);
+    }
+
+    fn gap(&mut self, to: ConnectionKey, gap: &Gap, id: Id<'_>) {
+        if self.connections[to as usize].phase != Phase::Open {
+            return;
+        }
+        let spread = if gap.reason == GapReason::Lost { REFETCH_SPREAD } else { REFETCH_SPREAD / 5 };
+        let data = GapData {
+            own_type: self.own_type(to, "gap"),
+            channels: names(&gap.channels),
+            reason: gap.reason.as_str(),
+            from: gap.from.millis(),
+            to: gap.to.millis(),
+            retry_in_ms: fastrand::u64(0..=spread.as_millis() as u64),
+        };
+        self.metrics.gap(gap.reason);
+        self.own_frame(to, "gap", &data, Some(id), None);
+    }
+
+    fn subscribed(&mut self, to: ConnectionKey, id: Id<'_>) {
+        let connection = &self.connections[to as usize];
+        if connection.phase != Phase::Open {
+            return;
+        }
+        let channels = connection.channels.clone();
+        let data = SubscribedData { own_type: self.own_type(to, "subscribed"), channels: names(&channels) };
+        self.own_frame(to, "subscribed", &data, Some(id), None);
+    }
+
+    fn is_idle(&self, to: ConnectionKey) -> bool {
+        let connection = &self.connections[to as usize];
+        connection.phase == Phase::Open && connection.backlog.is_empty()
+    }
+}
+
+fn names(channels: &[Channel]) -> Vec<&str> {
+    channels.iter().map(Channel::as_str).collect()
+}
+
+fn named(naming: Naming, own_type: &str) -> &str {
+    match naming {
+        Naming::Named => own_type,
+        Naming::Unnamed => DEFAULT_TYPE,
+    }
+}

@@ -1,0 +1,197 @@
+//! What a subscriber asks for: read from path, query, header and body, and checked here, once.
+
+use std::collections::BTreeSet;
+
+use fanfare_http::{Code, Problem, Query, Request, accept_json, from_json, path_segments, read_body};
+use fanfare_protocol::sse::Naming;
+use fanfare_protocol::{Change, Channel, Cursor, Start, TypePattern, UserId, encode_changes};
+use http::{HeaderMap, Method};
+use serde::Deserialize;
+
+use crate::shard::Heartbeat;
+
+/// Bytes of a request target at most. What is longer may be cut by some proxy, so it is refused by us, too.
+const TARGET_BYTES_MAX: usize = 8 * 1024;
+
+/// Bytes of the body of `POST /events` at most.
+const BODY_BYTES_MAX: usize = 64 * 1024;
+
+/// Events that `replay` may ask for, for each channel.
+const REPLAY_MAX: u16 = 1_000;
+
+/// Type filters of one connection at most.
+const TYPES_MAX: usize = 100;
+
+const LAST_EVENT_ID: &str = "last-event-id";
+
+/// A subscription that may be opened.
+#[derive(Debug)]
+pub(crate) struct Subscription {
+    pub(crate) user: Option<UserId>,
+    pub(crate) channels: Vec<Channel>,
+    pub(crate) types: Vec<TypePattern>,
+    pub(crate) naming: Naming,
+    pub(crate) heartbeat: Heartbeat,
+    pub(crate) start: Start,
+    /// Channels changed since the URL was opened, in the cursor's spelling.
+    pub(crate) changes: Option<Box<str>>,
+}
+
+/// The body of `POST /events`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default, rename_all = "camelCase", deny_unknown_fields)]
+struct Body {
+    channels: Vec<String>,
+    types: Vec<String>,
+    last_event_id: Option<String>,
+    replay: Option<u16>,
+    unnamed: Option<bool>,
+    heartbeat: Option<String>,
+}
+
+impl Subscription {
+    /// Reads a request for `/events` or `/events/{channel}`.
+    ///
+    /// # Errors
+    /// Says what is wrong with it, and where.
+    pub(crate) async fn read(request: Request, channels_max: usize) -> Result<Self, Problem> {
+        let target = request.uri().path_and_query().map_or("", |target| target.as_str());
+        if target.len() > TARGET_BYTES_MAX {
+            let detail = format!("the URL has {} bytes, at most {TARGET_BYTES_MAX} are taken", target.len());
+            return Err(Problem::new(Code::UriTooLong, detail)
+                .hint("send the channels in the body of POST /events instead"));
+        }
+        let (parts, body) = request.into_parts();
+        let query = Query::parse(parts.uri.query())?;
+        let body = if parts.method == Method::POST {
+            accept_json(&parts.headers)?;
+            from_json(&read_body(body, BODY_BYTES_MAX).await?)?
+        } else {
+            Body::default()
+        };
+        let user = query.once("user")?.map(user).transpose()?;
+        let mut channels = match path_segments(parts.uri.path())?.get(1) {
+            Some(name) => vec![channel(name, "the path")?],
+            None => asked_for(&query, &body, user.as_ref())?,
+        };
+        let last_event_id = last_event_id(&parts.headers, &query, &body)?;
+        let replay = match (query.once("replay")?, body.replay) {
+            (None, replay) => replay.unwrap_or(0),
+            (Some(text), _) => replay(text)?,
+        };
+        let start = match last_event_id.as_deref().map(Cursor::parse) {
+            None => Start::Fresh { replay: replay.min(REPLAY_MAX) },
+            Some(Ok(cursor)) => Start::Cursor(cursor),
+            Some(Err(_)) => Start::Unknown,
+        };
+        let mut changes = None;
+        if let Start::Cursor(cursor) = &start
+            && !cursor.changes().is_empty()
+        {
+            for (change, channel) in cursor.changes() {
+                channels.retain(|other| other != channel);
+                if *change == Change::Subscribe {
+                    check_open(channel)?;
+                    channels.push(channel.clone());
+                }
+            }
+            changes = encode_changes(cursor.changes()).ok().map(String::into_boxed_str);
+        }
+        let mut known = BTreeSet::new();
+        channels.retain(|channel| known.insert(channel.clone()));
+        if channels.len() > channels_max {
+            let detail = format!("{} channels are asked for, a connection may follow {channels_max}", channels.len());
+            return Err(Problem::invalid(detail).hint("the inbox and the broadcast count as well"));
+        }
+        if channels.is_empty() {
+            return Err(Problem::invalid("there is nothing to follow").hint("name a channel: /events?channel=server:7"));
+        }
+        Ok(Self {
+            user,
+            channels,
+            types: types(&query, &body)?,
+            naming: naming(query.once("unnamed")?, body.unnamed)?,
+            heartbeat: heartbeat(query.once("heartbeat")?.or(body.heartbeat.as_deref()))?,
+            start,
+            changes,
+        })
+    }
+}
+
+/// The channels that `/events` names, and those that come without asking.
+fn asked_for(query: &Query, body: &Body, user: Option<&UserId>) -> Result<Vec<Channel>, Problem> {
+    let mut channels: Vec<_> = user.map(UserId::inbox).into_iter().collect();
+    channels.push(Channel::broadcast());
+    let listed = query.all("channels").flat_map(|list| list.split(',')).filter(|name| !name.is_empty());
+    for name in query.all("channel").chain(listed) {
+        channels.push(channel(name, "the query")?);
+    }
+    for name in &body.channels {
+        channels.push(channel(name, "the body")?);
+    }
+    Ok(channels)
+}
+
+fn channel(name: &str, place: &str) -> Result<Channel, Problem> {
+    let channel = Channel::parse(name).map_err(|error| {
+        let problem = Problem::invalid(error.to_string()).at(place);
+        match name.contains('*') {
+            true => problem.hint("wildcards can't be subscribed to: name each channel"),
+            false => problem,
+        }
+    })?;
+    check_open(&channel)?;
+    Ok(channel)
+}
+
+fn check_open(channel: &Channel) -> Result<(), Problem> {
+    match channel.is_internal() {
+        true => Err(Problem::new(Code::Forbidden, format!("{channel} can't be subscribed to"))
+            .hint("channels that begin with $ are Fanfare's own")),
+        false => Ok(()),
+    }
+}
+
+fn user(id: &str) -> Result<UserId, Problem> {
+    UserId::parse(id).map_err(|error| Problem::invalid(error.to_string()).at("user in the query"))
+}
+
+/// The header wins over what stands where a header can't be set.
+fn last_event_id(headers: &HeaderMap, query: &Query, body: &Body) -> Result<Option<String>, Problem> {
+    let header = headers.get(LAST_EVENT_ID).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
+    let asked = query.once("last_event_id")?.or(query.once("lastEventId")?).map(str::to_owned);
+    Ok(header.or(asked).or_else(|| body.last_event_id.clone()).filter(|id| !id.is_empty()))
+}
+
+fn replay(text: &str) -> Result<u16, Problem> {
+    let detail = || Problem::invalid(format!("replay is a number from 0 to {REPLAY_MAX}, not {text:?}"));
+    text.parse().ok().filter(|replay| *replay <= REPLAY_MAX).ok_or_else(detail)
+}
+
+fn types(query: &Query, body: &Body) -> Result<Vec<TypePattern>, Problem> {
+    let listed = query.all("types").flat_map(|list| list.split(',')).filter(|pattern| !pattern.is_empty());
+    let parse = |pattern: &str| TypePattern::parse(pattern).map_err(|e| Problem::invalid(e.to_string()).at("types"));
+    let types = listed.chain(body.types.iter().map(String::as_str)).map(parse).collect::<Result<Vec<_>, _>>()?;
+    match types.len() > TYPES_MAX {
+        true => Err(Problem::invalid(format!("types names {} filters, at most {TYPES_MAX} are taken", types.len()))),
+        false => Ok(types),
+    }
+}
+
+fn naming(asked: Option<&str>, in_body: Option<bool>) -> Result<Naming, Problem> {
+    let unnamed = match asked {
+        None => in_body.unwrap_or(false),
+        Some("true" | "1" | "") => true,
+        Some("false" | "0") => false,
+        Some(other) => return Err(Problem::invalid(format!("unnamed is true or false, not {other:?}"))),
+    };
+    Ok(if unnamed { Naming::Unnamed } else { Naming::Named })
+}
+
+fn heartbeat(asked: Option<&str>) -> Result<Heartbeat, Problem> {
+    match asked {
+        None | Some("comment") => Ok(Heartbeat::Comment),
+        Some("event") => Ok(Heartbeat::Event),
+        Some(other) => Err(Problem::invalid(format!("heartbeat is comment or event, not {other:?}"))),
+    }
+}

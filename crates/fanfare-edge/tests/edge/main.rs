@@ -1,0 +1,9 @@
+//! The promises of an edge, over real sockets. A file for each.
+
+mod bad_input;
+mod drain;
+mod limits;
+mod resume;
+mod slow_readers;
+mod stream;
+mod support;

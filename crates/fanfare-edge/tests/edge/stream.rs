@@ -1,0 +1,152 @@
+//! What a subscriber gets: the stream's head and first event, the events of its channels, and no others.
+
+
+use fanfare_edge::EdgeConfig;
+use crate::support::{Subscriber, TestEdge};
+
+#[tokio::test]
+async fn a_stream_begins_with_connected_and_then_has_the_events_of_its_channels() {
+    let edge = TestEdge::start().await;
+    let mut subscriber = edge.subscribe("/events?user=42&channel=server:7").await;
+    let connected = subscriber.expect("connected").await;
+    let data: serde_json::Value = serde_json::from_str(&connected.data).expect("JSON");
+    assert_eq!(data["userId"], "42");
+    assert_eq!(data["channels"], serde_json::json!(["user:42", "broadcast", "server:7"]));
+    assert_eq!(data["resumed"], false);
+    assert_eq!(data["clientId"].as_str().expect("text").len(), 32);
+
+    edge.publish("server:8", None, "not followed").await;
+    let point = edge.publish("server:7", Some("metrics:cpu"), "line one\nline two").await;
+    let event = subscriber.expect("metrics:cpu").await;
+    assert_eq!(event.data, "line one\nline two");
+    assert_eq!(event.id, format!("{point}@server:7"));
+    edge.publish("broadcast", None, "to all").await;
+    edge.publish("user:42", Some("notification"), "to one").await;
+    assert_eq!(subscriber.data().await, "to all");
+    assert_eq!(subscriber.data().await, "to one");
+    edge.stop().await;
+}
+
+#[tokio::test]
+async fn the_head_is_what_proxies_and_browsers_need() {
+    let edge = TestEdge::start().await;
+    let subscriber =
+        Subscriber::get(edge.address, "/events", "Accept: text/event-stream\r\nX-Request-Id: abc-1\r\n").await;
+    for line in [
+        "HTTP/1.1 200 OK\r\n",
+        "content-type: text/event-stream; charset=utf-8\r\n",
+        "cache-control: no-cache, no-store, no-transform\r\n",
+        "x-accel-buffering: no\r\n",
+        "x-request-id: abc-1\r\n",
+        "transfer-encoding: chunked\r\n",
+        "date: ",
+    ] {
+        assert!(subscriber.head.contains(line), "{line:?} is in {}", subscriber.head);
+    }
+    edge.stop().await;
+}
+
+#[tokio::test]
+async fn one_channel_in_the_path_is_exactly_that() {
+    let edge = TestEdge::start().await;
+    let mut subscriber = edge.subscribe("/events/a%2Fb?user=42").await;
+    assert!(subscriber.expect("connected").await.data.contains(r#""channels":["a/b"]"#));
+    edge.publish("broadcast", None, "not here").await;
+    edge.publish("a/b", None, "here").await;
+    assert_eq!(subscriber.data().await, "here");
+    edge.stop().await;
+}
+
+#[tokio::test]
+async fn post_takes_channels_in_the_body() {
+    let edge = TestEdge::start().await;
+    let body = r#"{"channels":["server:7"],"types":["server:*"],"replay":0}"#;
+    let request = format!(
+        "POST /events HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let mut subscriber = Subscriber::request(edge.address, &request).await;
+    subscriber.expect("connected").await;
+    edge.publish("server:7", Some("metrics:cpu"), "filtered").await;
+    edge.publish("server:7", Some("server:online"), "wanted").await;
+    assert_eq!(subscriber.data().await, "wanted");
+    edge.stop().await;
+}
+
+#[tokio::test]
+async fn http_1_0_gets_the_stream_as_it_is_until_the_connection_closes() {
+    let edge = TestEdge::start().await;
+    let mut subscriber = Subscriber::request(edge.address, "GET /events/c HTTP/1.0\r\n\r\n").await;
+    assert!(subscriber.head.contains("connection: close\r\n") && !subscriber.chunked);
+    subscriber.expect("connected").await;
+    edge.publish("c", None, "plain").await;
+    assert_eq!(subscriber.data().await, "plain");
+    edge.stop().await;
+}
+
+#[tokio::test]
+async fn unnamed_streams_have_no_event_lines_and_tell_their_own_events_by_type() {
+    let edge = TestEdge::start().await;
+    let mut subscriber = edge.subscribe("/events/c?unnamed=true").await;
+    assert!(subscriber.expect("message").await.data.contains(r#""type":"connected""#));
+    edge.publish("c", Some("metrics:cpu"), "heard").await;
+    assert_eq!(subscriber.expect("message").await.data, "heard");
+    edge.stop().await;
+}
+
+#[tokio::test]
+async fn a_quiet_stream_gets_comments_that_move_its_cursor() {
+    let heartbeat_interval = std::time::Duration::from_millis(200);
+    let edge = TestEdge::with(1, EdgeConfig { heartbeat_interval, ..EdgeConfig::default() }).await;
+    let mut subscriber = edge.subscribe("/events/c").await;
+    subscriber.expect("connected").await;
+    let before = subscriber.last_id();
+    let other = edge.publish("elsewhere", None, "moves the partition").await;
+    subscriber.text_until(": heartbeat\n\n").await;
+    edge.publish("c", None, "next").await;
+    let mut saw_comment_id = false;
+    while !saw_comment_id {
+        let text = subscriber.text_until("data: next").await;
+        saw_comment_id = text.contains("id: ");
+    }
+    subscriber.data().await;
+    assert_ne!(subscriber.last_id(), before);
+    assert!(subscriber.last_id().as_str() > format!("{other}").as_str());
+    edge.stop().await;
+}
+
+#[tokio::test]
+async fn heartbeat_events_come_every_interval_where_asked_for() {
+    let heartbeat_interval = std::time::Duration::from_millis(100);
+    let edge = TestEdge::with(1, EdgeConfig { heartbeat_interval, ..EdgeConfig::default() }).await;
+    let mut subscriber = edge.subscribe("/events/c?heartbeat=event").await;
+    subscriber.expect("connected").await;
+    for _ in 0..3 {
+        assert!(subscriber.expect("heartbeat").await.data.starts_with(r#"{"timestamp":"#));
+    }
+    edge.stop().await;
+}
+
+#[tokio::test]
+async fn replay_begins_with_the_newest_events_of_each_channel_in_order() {
+    for partitions in [1, 8] {
+        let edge = TestEdge::with(partitions, EdgeConfig::default()).await;
+        for n in 0..5 {
+            edge.publish("a", None, &format!("a{n}")).await;
+            edge.publish("b", None, &format!("b{n}")).await;
+        }
+        let mut subscriber = edge.subscribe("/events?channels=a,b&replay=2").await;
+        subscriber.expect("connected").await;
+        let mut heard = Vec::new();
+        for _ in 0..4 {
+            heard.push(subscriber.data().await);
+        }
+        if partitions > 1 {
+            heard.sort_by_key(|data| data[1..].to_owned()); // Between partitions there is no order.
+        }
+        assert_eq!(heard, ["a3", "b3", "a4", "b4"]);
+        edge.publish("a", None, "live").await;
+        assert_eq!(subscriber.data().await, "live");
+        edge.stop().await;
+    }
+}

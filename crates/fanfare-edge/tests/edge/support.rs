@@ -1,0 +1,213 @@
+//! A real edge over real sockets, in this process, with the in-process backbone behind it.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use fanfare_backbone::Backbone;
+use fanfare_edge::{Edge, EdgeConfig};
+use fanfare_http::{Cors, Peer, ReplyFuture, Request, Server};
+use fanfare_protocol::sse::{Decoder, Message};
+use fanfare_protocol::{Channel, Content, Draft, EventType, Partitions, Point, Retention};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+const PATIENCE: Duration = Duration::from_secs(10);
+
+pub(crate) const RETENTION: Retention = Retention {
+    history_size: 100,
+    history_age: Duration::from_secs(300),
+    forget_age: Duration::from_secs(600),
+    idempotency_window: Duration::from_secs(300),
+};
+
+pub(crate) struct TestEdge {
+    pub(crate) edge: Arc<Edge>,
+    pub(crate) backbone: Backbone,
+    pub(crate) metrics: prometheus::Registry,
+    pub(crate) address: std::net::SocketAddr,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl TestEdge {
+    pub(crate) async fn start() -> Self {
+        Self::with(1, EdgeConfig::default()).await
+    }
+
+    pub(crate) async fn with(partitions: u16, config: EdgeConfig) -> Self {
+        Self::on(Backbone::in_process(Partitions::new(partitions).expect("1 to 64"), RETENTION), config).await
+    }
+
+    pub(crate) async fn on(backbone: Backbone, config: EdgeConfig) -> Self {
+        let metrics = prometheus::Registry::new();
+        let cors = Arc::new(Cors::nobody());
+        let (edge, services) = Edge::new(backbone.clone(), config, cors, &metrics).expect("starts");
+        let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+        services.into_iter().for_each(|service| drop(tasks.spawn(service.future)));
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let address = listener.local_addr().expect("bound");
+        let handler = edge.clone();
+        let handler = Arc::new(move |request: Request, peer: Peer| -> ReplyFuture {
+            Box::pin(handler.clone().handle(request, peer))
+        });
+        tasks.spawn(Server::new(handler).serve(listener, stop.clone(), tasks.clone()));
+        Self { edge, backbone, metrics, address, tasks, stop }
+    }
+
+    /// Publishes; answers where the event stands.
+    pub(crate) async fn publish(&self, channel: &str, event_type: Option<&str>, data: &str) -> Point {
+        let name = event_type.map(|name| EventType::parse(name).expect("a valid type"));
+        let content = Content { name, key: None, ttl: None, data: data.into() };
+        let channel = Channel::parse(channel).expect("a valid channel");
+        let results = self.backbone.publish(vec![Draft { channel, content, idempotency: None }]).await;
+        results[0].clone().expect("published").point
+    }
+
+    pub(crate) async fn subscribe(&self, target: &str) -> Subscriber {
+        Subscriber::get(self.address, target, "").await
+    }
+
+    /// Everything ends, and nothing is left.
+    pub(crate) async fn stop(self) {
+        self.edge.stop();
+        self.stop.cancel();
+        self.tasks.close();
+        timeout(PATIENCE, self.tasks.wait()).await.expect("every task ends when it is told to");
+    }
+
+    /// A metric's value, summed over its labels.
+    pub(crate) fn metric(&self, name: &str) -> f64 {
+        let families = self.metrics.gather();
+        let family = families.iter().find(|family| family.name() == name).expect(name);
+        family.get_metric().iter().map(|m| m.get_counter().get_value() + m.get_gauge().get_value()).sum()
+    }
+}
+
+/// A client that reads as browsers do.
+pub(crate) struct Subscriber {
+    pub(crate) socket: TcpStream,
+    pub(crate) head: String,
+    pub(crate) chunked: bool,
+    raw: Vec<u8>,
+    body: Vec<u8>,
+    pub(crate) decoder: Decoder,
+}
+
+impl Subscriber {
+    pub(crate) async fn get(address: std::net::SocketAddr, target: &str, headers: &str) -> Self {
+        Self::request(address, &format!("GET {target} HTTP/1.1\r\nHost: test\r\n{headers}\r\n")).await
+    }
+
+    pub(crate) async fn request(address: std::net::SocketAddr, request: &str) -> Self {
+        let mut socket = TcpStream::connect(address).await.expect("the edge listens");
+        socket.write_all(request.as_bytes()).await.expect("the edge reads");
+        let mut subscriber = Self {
+            socket,
+            head: String::new(),
+            chunked: false,
+            raw: Vec::new(),
+            body: Vec::new(),
+            decoder: Decoder::new(1 << 20),
+        };
+        let end = loop {
+            if let Some(end) = subscriber.raw.windows(4).position(|window| window == b"\r\n\r\n") {
+                break end;
+            }
+            assert!(subscriber.read().await, "the edge answers");
+        };
+        subscriber.head = String::from_utf8(subscriber.raw.drain(..end + 4).collect()).expect("a head is text");
+        subscriber.chunked = subscriber.head.contains("transfer-encoding: chunked");
+        subscriber.unchunk();
+        subscriber
+    }
+
+    /// The next event, or none when the stream has ended.
+    pub(crate) async fn next(&mut self) -> Option<Message> {
+        timeout(PATIENCE, async {
+            loop {
+                let mut read = &self.body[..];
+                let message = self.decoder.next_message(&mut read).expect("events are of reasonable size");
+                let taken = self.body.len() - read.len();
+                self.body.drain(..taken);
+                if message.is_some() {
+                    return message;
+                }
+                if !self.read().await {
+                    return None;
+                }
+            }
+        })
+        .await
+        .expect("something comes")
+    }
+
+    /// The next event's data.
+    pub(crate) async fn data(&mut self) -> String {
+        self.next().await.expect("an event").data
+    }
+
+    /// The next event, which is of this type.
+    pub(crate) async fn expect(&mut self, event_type: &str) -> Message {
+        let message = self.next().await.expect("an event");
+        assert_eq!(message.event, event_type, "{message:?}");
+        message
+    }
+
+    /// The raw text of the stream, until it contains something.
+    pub(crate) async fn text_until(&mut self, wanted: &str) -> String {
+        timeout(PATIENCE, async {
+            while !String::from_utf8_lossy(&self.body).contains(wanted) {
+                assert!(self.read().await, "{wanted:?} comes before the end");
+            }
+            String::from_utf8_lossy(&self.body).into_owned()
+        })
+        .await
+        .expect("something comes")
+    }
+
+    /// What is sent back as `Last-Event-ID`.
+    pub(crate) fn last_id(&self) -> String {
+        self.decoder.last_event_id().to_owned()
+    }
+
+    /// Cuts the connection off as a crash would.
+    pub(crate) fn reset(self) -> String {
+        let id = self.last_id();
+        self.socket.set_zero_linger().expect("a socket");
+        id
+    }
+
+    async fn read(&mut self) -> bool {
+        let mut buffer = [0; 16 * 1024];
+        match self.socket.read(&mut buffer).await {
+            Ok(0) | Err(_) => false,
+            Ok(read) => {
+                self.raw.extend_from_slice(&buffer[..read]);
+                if !self.head.is_empty() {
+                    self.unchunk();
+                }
+                true
+            }
+        }
+    }
+
+    fn unchunk(&mut self) {
+        if !self.chunked {
+            self.body.append(&mut self.raw);
+            return;
+        }
+        while let Some(line) = self.raw.windows(2).position(|window| window == b"\r\n") {
+            let digits = std::str::from_utf8(&self.raw[..line]).expect("a chunk's size");
+            let size = usize::from_str_radix(digits, 16).expect("a chunk's size");
+            if self.raw.len() < line + 2 + size + 2 {
+                return;
+            }
+            self.body.extend_from_slice(&self.raw[line + 2..line + 2 + size]);
+            assert_eq!(&self.raw[line + 2 + size..line + 4 + size], b"\r\n", "a chunk ends where it says");
+            self.raw.drain(..line + 4 + size);
+        }
+    }
+}
