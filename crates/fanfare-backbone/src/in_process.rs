@@ -14,11 +14,15 @@ use fanfare_protocol::{
 use tokio::sync::mpsc;
 
 use crate::link::{Link, LinkEvent};
-use crate::{PublishError, Receipt};
+use crate::{BackboneError, PublishError, Receipt};
 
 /// Arrivals that may wait in a link. A feed that falls so far behind has its link broken and resyncs, as Redis cuts
 /// off subscribers that read too slowly.
 const ARRIVALS_MAX: usize = 16_384;
+
+/// Bytes of retained events, over all partitions. Past it nothing is published until some have expired: as with a
+/// Redis that is out of memory, a publisher hears of it, and no event is dropped that history promised.
+const RETAINED_BYTES_MAX: usize = 1024 * 1024 * 1024;
 
 /// All partitions, in this process.
 #[derive(Debug)]
@@ -66,10 +70,12 @@ impl InProcess {
     pub(crate) fn publish(&self, drafts: Vec<Draft>) -> Vec<Result<Receipt, PublishError>> {
         let publish = |draft: Draft| {
             let partition = self.partitions.of(&draft.channel);
-            let (point, repeated) = match self.hub(partition).publish(draft) {
-                Published::Now(point, _) => (point, false),
-                Published::Before(point) => (point, true),
-                Published::Mismatch => return Err(PublishError::Mismatch),
+            let retained_bytes_max = RETAINED_BYTES_MAX / usize::from(self.partitions.count());
+            let (point, repeated) = match self.hub(partition).publish(draft, retained_bytes_max) {
+                Ok(Published::Now(point, _)) => (point, false),
+                Ok(Published::Before(point)) => (point, true),
+                Ok(Published::Mismatch) => return Err(PublishError::Mismatch),
+                Err(error) => return Err(PublishError::Unavailable(error)),
             };
             Ok(Receipt { partition, point, repeated })
         };
@@ -111,9 +117,13 @@ impl Hub {
         Caller { now: now(), identity: self.identity, new_epoch: Epoch::from_random(fastrand::u64(..)) }
     }
 
-    fn publish(&self, draft: Draft) -> Published {
+    fn publish(&self, draft: Draft, retained_bytes_max: usize) -> Result<Published, BackboneError> {
         let caller = self.caller();
         let mut inside = self.lock();
+        inside.store.expire(caller.now);
+        if inside.store.retained_bytes() >= retained_bytes_max {
+            return Err(BackboneError::Full);
+        }
         let published = inside.store.publish(caller, draft);
         if let Published::Now(point, event) = &published {
             let Inside { links, subscribers, .. } = &mut *inside;
@@ -121,7 +131,7 @@ impl Hub {
                 send(links, *link, LinkEvent::Event(point.epoch, event.clone()));
             }
         }
-        published
+        Ok(published)
     }
 
     pub(crate) fn subscribe(&self, link: u64, channels: Vec<Channel>) {

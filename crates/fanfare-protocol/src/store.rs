@@ -125,7 +125,19 @@ struct Remembered {
 #[derive(Clone, Debug, Default)]
 struct History {
     events: VecDeque<SharedEvent>,
+    bytes: usize,
     expires: Position,
+}
+
+impl History {
+    fn push(&mut self, event: SharedEvent) {
+        self.bytes += event.cost();
+        self.events.push_back(event);
+    }
+
+    fn pop(&mut self) {
+        self.bytes -= self.events.pop_front().map_or(0, |event| event.cost());
+    }
 }
 
 /// One partition's keys.
@@ -136,6 +148,7 @@ pub struct Store {
     lasts: HashMap<Channel, Position>,
     lasts_by_age: BTreeSet<(Position, Channel)>,
     histories: HashMap<Channel, History>,
+    retained_bytes: usize,
     histories_by_expiry: BTreeSet<(Position, Channel)>,
     remembered: HashMap<[u8; 16], Remembered>,
     remembered_by_expiry: BTreeSet<(Position, [u8; 16])>,
@@ -150,6 +163,7 @@ impl Store {
             lasts: HashMap::new(),
             lasts_by_age: BTreeSet::new(),
             histories: HashMap::new(),
+            retained_bytes: 0,
             histories_by_expiry: BTreeSet::new(),
             remembered: HashMap::new(),
             remembered_by_expiry: BTreeSet::new(),
@@ -285,19 +299,21 @@ impl Store {
         let channel = &event.channel;
         let history = self.histories.entry(channel.clone()).or_default();
         self.histories_by_expiry.remove(&(history.expires, channel.clone()));
+        self.retained_bytes -= history.bytes;
         if history.expires <= now {
-            history.events.clear();
+            (history.events, history.bytes) = (VecDeque::new(), 0);
         }
-        history.events.push_back(event.clone());
+        history.push(event.clone());
         while history.events.len() > self.retention.history_size {
-            history.events.pop_front();
+            history.pop();
         }
         for _ in 0..POP_MAX {
             match history.events.front() {
-                Some(oldest) if after(oldest.pos, self.retention.history_age) < now => history.events.pop_front(),
+                Some(oldest) if after(oldest.pos, self.retention.history_age) < now => history.pop(),
                 _ => break,
             };
         }
+        self.retained_bytes += history.bytes;
         history.expires = after(now, self.retention.history_age);
         self.histories_by_expiry.insert((history.expires, channel.clone()));
     }
@@ -306,13 +322,18 @@ impl Store {
         self.histories.get(channel).filter(|history| history.expires > now)
     }
 
-    /// Clears away some of what has expired, as Redis does in the background.
-    fn expire(&mut self, now: Position) {
+    /// Bytes of the retained events, roughly.
+    pub fn retained_bytes(&self) -> usize {
+        self.retained_bytes
+    }
+
+    /// Clears away some of what has expired, as Redis does in the background and each publish does, too.
+    pub fn expire(&mut self, now: Position) {
         for _ in 0..EXPIRE_MAX {
             match self.histories_by_expiry.first() {
                 Some((expires, _)) if *expires <= now => {
                     let (_, channel) = self.histories_by_expiry.pop_first().expect("looked at above");
-                    self.histories.remove(&channel);
+                    self.retained_bytes -= self.histories.remove(&channel).map_or(0, |history| history.bytes);
                 }
                 _ => break,
             }
@@ -339,7 +360,8 @@ fn page<'a>(events: impl Iterator<Item = &'a SharedEvent>, limit: PageLimit) -> 
     let mut page = Page::default();
     let mut bytes = 0;
     for event in events {
-        if page.events.len() >= limit.events_max || bytes >= limit.bytes_max {
+        let full = page.events.len() >= limit.events_max || bytes >= limit.bytes_max;
+        if full && !page.events.is_empty() {
             page.more = true;
             break;
         }
