@@ -88,7 +88,6 @@ impl FeedDriver {
         self.bell.notify_one();
         while self.carry_out(&mut actions, &link) {
             let step = tokio::select! {
-                biased;
                 arrived = link.arrivals(&mut arrivals, ARRIVALS_MAX) => Step::Arrivals(arrived),
                 () = self.bell.notified() => Step::Wishes,
                 _ = tick.tick() => Step::Tick,

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use fanfare_http::{Code, Problem, Query, Request, accept_json, from_json, path_segments, read_body};
+use fanfare_http::{Code, Problem, Query, Request, accept_json, from_json_object, path_segments, read_body};
 use fanfare_protocol::sse::Naming;
 use fanfare_protocol::{Change, Channel, Cursor, Start, TypePattern, UserId, encode_changes};
 use http::{HeaderMap, Method};
@@ -65,7 +65,7 @@ impl Subscription {
         let query = Query::parse(parts.uri.query())?;
         let body = if parts.method == Method::POST {
             accept_json(&parts.headers)?;
-            from_json(&read_body(body, BODY_BYTES_MAX).await?)?
+            from_json_object(&read_body(body, BODY_BYTES_MAX).await?)?
         } else {
             Body::default()
         };

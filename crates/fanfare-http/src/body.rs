@@ -73,8 +73,9 @@ pub fn media_type(headers: &HeaderMap) -> String {
 /// 415 that says what to send instead.
 pub fn accept_json(headers: &HeaderMap) -> Result<(), Problem> {
     if headers.get(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
-        return Err(Problem::new(Code::UnsupportedMediaType, "the body is compressed")
-            .hint("send it without Content-Encoding"));
+        return Err(
+            Problem::new(Code::UnsupportedMediaType, "the body is compressed").hint("send it without Content-Encoding")
+        );
     }
     match media_type(headers).as_str() {
         "application/json" => Ok(()),
@@ -83,8 +84,7 @@ pub fn accept_json(headers: &HeaderMap) -> Result<(), Problem> {
                 "" => "the body has no Content-Type, it should be application/json".to_owned(),
                 other => format!("the body should be application/json, not {other:.100}"),
             };
-            Err(Problem::new(Code::UnsupportedMediaType, detail)
-                .hint("send the header Content-Type: application/json"))
+            Err(Problem::new(Code::UnsupportedMediaType, detail).hint("send the header Content-Type: application/json"))
         }
     }
 }

@@ -220,10 +220,7 @@ impl hyper::body::Body for Answer {
     type Data = Bytes;
     type Error = BodyError;
 
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
+    fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, BodyError>>> {
         Pin::new(&mut self.body).poll_frame(cx)
     }
 
@@ -276,6 +273,7 @@ mod tests {
     use crate::{ReplyFuture, full, text};
     use http::StatusCode;
     use tokio::net::TcpListener;
+    use tokio_util::task::TaskTracker;
 
     const SHORT: Duration = Duration::from_millis(100);
     const LONG: Duration = Duration::from_secs(60);
@@ -293,13 +291,16 @@ mod tests {
     }
 
     /// A client and the connection that serves it.
-    async fn connect(timing: Timing, handler: fn(Request, Peer) -> ReplyFuture) -> (TcpStream, impl Future<Output = ()>) {
+    async fn connect(
+        timing: Timing,
+        handler: fn(Request, Peer) -> ReplyFuture,
+    ) -> (TcpStream, impl Future<Output = ()>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let local = listener.local_addr().expect("bound");
         let client = TcpStream::connect(local).await.expect("listening");
         let (socket, address) = listener.accept().await.expect("connected");
         let connection = serve(socket, Peer { address, local }, Arc::new(handler), timing, CancellationToken::new());
-        (client, tokio::spawn(connection).map(|ended| ended.expect("no panic")))
+        (client, TaskTracker::new().spawn(connection).map(|ended| ended.expect("no panic")))
     }
 
     async fn read_some(client: &mut TcpStream) -> String {

@@ -92,10 +92,10 @@ impl Cors {
     /// Adds [`Cors::headers`] to an answer's.
     pub fn decorate(&self, origin: Option<&HeaderValue>, headers: &mut HeaderMap) {
         for (name, value) in self.headers(origin) {
-            if name == VARY {
-                headers.append(name, value);
-            } else {
+            if name != VARY {
                 headers.insert(name, value);
+            } else if !headers.get_all(VARY).iter().any(|there| there == value) {
+                headers.append(name, value);
             }
         }
     }
@@ -130,24 +130,29 @@ pub struct LocalHosts {
 impl LocalHosts {
     /// The loopback names (`localhost`, `*.localhost`, `127.0.0.0/8`, `[::1]`) and these, without their ports.
     pub fn and(added: impl IntoIterator<Item = String>) -> Self {
-        Self { added: added.into_iter().map(|host| host.trim_end_matches('.').to_ascii_lowercase()).collect() }
+        Self { added: added.into_iter().map(|host| normal(&host)).collect() }
+    }
+
+    /// The host of an authority, without port and brackets; nothing where it is not one.
+    pub fn name(authority: &str) -> &str {
+        let (host, rest) = match authority.strip_prefix('[') {
+            Some(bracketed) => bracketed.split_once(']').unwrap_or(("", "")),
+            None => authority.split_at(authority.find(':').unwrap_or(authority.len())),
+        };
+        let port = rest.strip_prefix(':').unwrap_or(rest);
+        if port.bytes().all(|byte| byte.is_ascii_digit()) { host } else { "" }
     }
 
     /// Whether this is one of them. Any port will do.
     pub fn allow(&self, authority: &str) -> bool {
-        let host = host_of(authority).trim_end_matches('.').to_ascii_lowercase();
+        let host = normal(Self::name(authority));
         is_loopback(&host) || self.added.contains(&host)
     }
 }
 
-/// The host of an authority, without port and brackets; nothing where it is not one.
-fn host_of(authority: &str) -> &str {
-    let (host, rest) = match authority.strip_prefix('[') {
-        Some(bracketed) => bracketed.split_once(']').unwrap_or(("", "")),
-        None => authority.split_at(authority.find(':').unwrap_or(authority.len())),
-    };
-    let port = rest.strip_prefix(':').unwrap_or(rest);
-    if port.bytes().all(|byte| byte.is_ascii_digit()) { host } else { "" }
+/// Hosts are the same in any case, and with the root's dot.
+fn normal(host: &str) -> String {
+    host.trim_end_matches('.').to_ascii_lowercase()
 }
 
 fn is_loopback(host: &str) -> bool {
@@ -227,6 +232,7 @@ mod tests {
         let mut headers = HeaderMap::new();
         headers.insert(VARY, value("Accept"));
         cors.decorate(Some(&value("https://app.example.com")), &mut headers);
+        cors.decorate(Some(&value("https://app.example.com")), &mut headers); // Twice is as good as once.
         assert_eq!(headers[ACCESS_CONTROL_ALLOW_ORIGIN], "https://app.example.com");
         assert_eq!(headers[ACCESS_CONTROL_ALLOW_CREDENTIALS], "true");
         assert_eq!(headers[ACCESS_CONTROL_EXPOSE_HEADERS], "Retry-After, X-Request-Id");

@@ -22,9 +22,28 @@ pub fn from_json<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Problem> {
     })
 }
 
+/// Reads a JSON body that has to be an object. Types made with `derive` would also take an array of their fields'
+/// values, which nobody means.
+///
+/// # Errors
+/// As [`from_json`], and 400 where it is an array.
+pub fn from_json_object<'a, T: Deserialize<'a>>(body: &'a [u8]) -> Result<T, Problem> {
+    if body.trim_ascii_start().first() == Some(&b'[') {
+        return Err(Problem::invalid("it should be an object, not an array"));
+    }
+    from_json(body)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_array_of_values_is_no_object() {
+        assert!(from_json::<Thing>(b"[1]").is_ok());
+        assert_eq!(from_json_object::<Thing>(b" [1]").expect_err("refused").status(), 400);
+        assert!(from_json_object::<Thing>(b"\n{\"size\":1}").is_ok());
+    }
 
     #[derive(Debug, Deserialize)]
     #[serde(deny_unknown_fields)]

@@ -23,7 +23,7 @@ pub use body::{accept_json, media_type, read_body};
 pub use cors::{Cors, LocalHosts, OriginError};
 pub use exchange::{Handler, Peer, Reply, ReplyFuture, Request, TakeOver, Taken};
 pub use hyper::body::Incoming;
-pub use json::from_json;
+pub use json::{from_json, from_json_object};
 pub use problem::{Code, Problem};
 pub use query::{Query, path_segments};
 pub use request_id::{REQUEST_ID, request_id};

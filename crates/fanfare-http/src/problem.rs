@@ -49,9 +49,7 @@ impl Code {
     const fn parts(self) -> (&'static str, StatusCode, &'static str) {
         match self {
             Self::InvalidInput => ("INVALID_INPUT", StatusCode::BAD_REQUEST, "Invalid input"),
-            Self::AuthenticationFailed => {
-                ("AUTHENTICATION_FAILED", StatusCode::UNAUTHORIZED, "Authentication failed")
-            }
+            Self::AuthenticationFailed => ("AUTHENTICATION_FAILED", StatusCode::UNAUTHORIZED, "Authentication failed"),
             Self::Forbidden => ("FORBIDDEN", StatusCode::FORBIDDEN, "Forbidden"),
             Self::NotFound => ("NOT_FOUND", StatusCode::NOT_FOUND, "Not found"),
             Self::MethodNotAllowed => ("METHOD_NOT_ALLOWED", StatusCode::METHOD_NOT_ALLOWED, "Method not allowed"),

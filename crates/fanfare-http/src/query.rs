@@ -132,7 +132,10 @@ mod tests {
 
     #[test]
     fn an_encoded_slash_stays_inside_its_segment() {
-        assert_eq!(path_segments("/channels/a%2Fb+c/history"), Ok(vec!["channels".into(), "a/b+c".into(), "history".into()]));
+        assert_eq!(
+            path_segments("/channels/a%2Fb+c/history"),
+            Ok(vec!["channels".into(), "a/b+c".into(), "history".into()])
+        );
         assert_eq!(path_segments("/"), Ok(vec![String::new()]));
         assert!(path_segments("/channels/%").is_err());
     }

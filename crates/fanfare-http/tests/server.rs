@@ -64,7 +64,8 @@ async fn every_response_has_the_requests_id_or_a_new_one() {
 #[tokio::test]
 async fn what_is_no_http_is_answered_with_400_and_closed() {
     let server = answering().await;
-    for garbage in ["\0\0\0\0\r\n\r\n", "hello\r\n\r\n", "GET / HTTP/9.9\r\n\r\n", "GET / HTTP/1.1\r\nno colon\r\n\r\n"] {
+    for garbage in ["\0\0\0\0\r\n\r\n", "hello\r\n\r\n", "GET / HTTP/9.9\r\n\r\n", "GET / HTTP/1.1\r\nno colon\r\n\r\n"]
+    {
         let mut client = server.connect().await;
         client.send(garbage).await;
         let answer = client.rest().await;
@@ -115,7 +116,9 @@ async fn a_body_within_its_limit_is_read_however_it_comes() {
     tokio::task::yield_now().await;
     client.send("56789").await;
     assert_eq!(client.response().await.1, "0123456789");
-    client.send("POST /body HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n").await;
+    client
+        .send("POST /body HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n2\r\nde\r\n0\r\n\r\n")
+        .await;
     assert_eq!(client.response().await.1, "abcde");
     client.send("POST /body HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n").await;
     assert_eq!(client.until("\r\n\r\n").await, "HTTP/1.1 100 Continue\r\n\r\n");
@@ -154,6 +157,7 @@ async fn a_stopped_server_accepts_nobody_and_ends_what_runs() {
     let mut idle = server.connect().await;
     idle.send("GET / HTTP/1.1\r\nHost: x\r\n\r\n").await;
     assert_eq!(idle.response().await.1, "done");
+    let mut silent = server.connect().await;
     let mut slow = server.connect().await;
     slow.send("GET /slow HTTP/1.1\r\nHost: x\r\n\r\n").await;
     running.await.expect("asked");
@@ -162,12 +166,13 @@ async fn a_stopped_server_accepts_nobody_and_ends_what_runs() {
     server.accepting.await.expect("it ends in good order");
     assert!(tokio::net::TcpStream::connect(server.address).await.is_err());
     assert_eq!(idle.rest().await, "", "an idle connection is closed at once");
+    assert_eq!(silent.rest().await, "", "and so is one that never asked anything");
     server.connections.close();
     assert!(!server.connections.is_empty());
     finish.send(()).expect("awaited");
     let answer = slow.rest().await;
     assert!(answer.ends_with("done"), "{answer}");
-    drop((idle, slow));
+    drop((idle, silent, slow));
     server.connections.wait().await;
 }
 

@@ -26,9 +26,10 @@ impl TestServer {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound");
         let (stop, connections) = (CancellationToken::new(), TaskTracker::new());
-        let handler = move |request: Request, peer: Peer| -> fanfare_http::ReplyFuture { Box::pin(handler(request, peer)) };
+        let handler =
+            move |request: Request, peer: Peer| -> fanfare_http::ReplyFuture { Box::pin(handler(request, peer)) };
         let server = Server::new(Arc::new(handler));
-        let accepting = tokio::spawn(server.serve(listener, stop.clone(), connections.clone()));
+        let accepting = TaskTracker::new().spawn(server.serve(listener, stop.clone(), connections.clone()));
         Self { address, stop, connections, accepting }
     }
 

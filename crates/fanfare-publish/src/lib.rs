@@ -1,0 +1,85 @@
+//! The publish API: backend services say something to a user, to a channel or to everybody, and read what channels
+//! retain.
+//!
+//! A request goes through `router`, is read and checked whole (`entry`), becomes an `Order` of events and is
+//! published through the backbone; what came of it is an `Outcome`. Only NDJSON (`lines`) is published while it is
+//! still being read. Nothing here knows who is listening.
+
+mod router; // Every route.
+
+mod config;
+mod publisher;
+
+mod entry; // What callers write …
+mod idempotency;
+mod order; // … what is published of it …
+mod outcome; // … and what they are told.
+
+mod lines;
+mod reads;
+
+mod metrics;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use fanfare_backbone::Backbone;
+use fanfare_http::{Handler, Peer, Problem, Reply, ReplyFuture, Request, Response, request_id};
+
+pub use config::PublishConfig;
+use metrics::Metrics;
+use publisher::Publisher;
+use router::Route;
+
+/// The publish API over a backbone. Clones share it.
+#[derive(Clone, Debug)]
+pub struct PublishApi(Arc<Inner>);
+
+#[derive(Debug)]
+pub(crate) struct Inner {
+    backbone: Backbone,
+    config: PublishConfig,
+    metrics: Metrics,
+}
+
+impl PublishApi {
+    /// The API, with its metrics in `registry`.
+    ///
+    /// # Errors
+    /// The registry has metrics of these names already.
+    pub fn new(
+        backbone: Backbone,
+        config: PublishConfig,
+        registry: &prometheus::Registry,
+    ) -> Result<Self, prometheus::Error> {
+        let metrics = Metrics::new(registry)?;
+        Ok(Self(Arc::new(Inner { backbone, config, metrics })))
+    }
+
+    /// Whether a path is one of this API, so that edge and API can share a listener.
+    pub fn handles(path: &str) -> bool {
+        Route::find(path).is_some()
+    }
+
+    /// Answers a request; paths of others are 404.
+    pub async fn handle(&self, request: Request, _peer: Peer) -> Response {
+        let Some(route) = Route::find(request.uri().path()) else {
+            return Problem::no_such_path(request.uri().path()).into_response();
+        };
+        let (began, publishes) = (Instant::now(), route.publishes());
+        let id = request_id(request.headers());
+        let response = route.answer(self, request, &Publisher::anonymous()).await;
+        let response = response.unwrap_or_else(Problem::into_response);
+        if publishes {
+            tracing::debug!(request_id = ?id, status = response.status().as_u16(), "a publish request is answered");
+            self.0.metrics.answered(response.status(), began.elapsed());
+        }
+        response
+    }
+}
+
+impl Handler for PublishApi {
+    fn handle(self: Arc<Self>, request: Request, peer: Peer) -> ReplyFuture {
+        Box::pin(async move { Reply::Response(Self::handle(&self, request, peer).await) })
+    }
+}
