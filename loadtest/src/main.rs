@@ -1,0 +1,136 @@
+//! `fanfare-loadtest`: thousands of clients against a running deployment, and every delivery checked.
+
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+use fanfare_loadtest::{CutOptions, Endpoint, Job, raise_descriptor_limit};
+
+/// Opens thousands of clients, publishes, and checks every single delivery: missing, double, out of order.
+///
+/// Ends with 0 only when everything checked out, with 1 when something did not, with 2 when it could not begin.
+#[derive(Parser)]
+#[command(name = "fanfare-loadtest", version)]
+struct Cli {
+    #[command(subcommand)]
+    scenario: Scenario,
+}
+
+#[derive(Subcommand)]
+enum Scenario {
+    /// The main job: every client on its inbox, the broadcast and three channels; most events go to single users.
+    Mixed(Common),
+    /// Clients are cut off (RST) at any moment and come back with their last id, while events flow.
+    Cuts {
+        /// Connections that are cut off in all.
+        #[arg(long, default_value_t = 2_000)]
+        cuts: u32,
+        /// Longest time that a client stays away. History must hold what it misses.
+        #[arg(long, default_value = "1s", value_parser = humantime::parse_duration)]
+        away: Duration,
+        #[command(flatten)]
+        common: Common,
+    },
+}
+
+#[derive(Args)]
+struct Common {
+    /// Base URL of an edge; several where clients spread over several.
+    #[arg(long = "url", default_value = "http://127.0.0.1:8080")]
+    urls: Vec<Endpoint>,
+    /// Base URL of the publish API; the first edge's where it is left out, as in `fanfare dev`.
+    #[arg(long)]
+    publish_url: Option<Endpoint>,
+    /// The publisher's key.
+    #[arg(long, env = "FANFARE_KEY", hide_env_values = true)]
+    key: Option<String>,
+    /// All choices follow from it.
+    #[arg(long)]
+    seed: Option<u64>,
+    /// Clients, each a user with an inbox.
+    #[arg(long)]
+    clients: Option<u32>,
+    /// Shared channels; one for ten clients where left out.
+    #[arg(long)]
+    channels: Option<u32>,
+    /// Events a second.
+    #[arg(long)]
+    rate: Option<f64>,
+    /// How long events are published.
+    #[arg(long, value_parser = humantime::parse_duration)]
+    duration: Option<Duration>,
+    /// Bytes of an event's payload.
+    #[arg(long)]
+    size: Option<usize>,
+    /// Keep-alive connections that publish.
+    #[arg(long)]
+    publishers: Option<u32>,
+    /// How long clients may take to have everything after the last publish.
+    #[arg(long, value_parser = humantime::parse_duration)]
+    grace: Option<Duration>,
+    /// Takes told gaps for an answer.
+    #[arg(long)]
+    allow_gaps: bool,
+    /// Publishes with idempotency keys, each event again until it is answered with 200.
+    #[arg(long)]
+    repeat: bool,
+    /// A process of the server, whose CPU time is told; several where there are several.
+    #[arg(long = "server-pid")]
+    server_pids: Vec<u32>,
+    /// Prints the result as JSON.
+    #[arg(long)]
+    json: bool,
+}
+
+impl Common {
+    fn job(self, mut job: Job) -> Job {
+        job.publish = self.publish_url.unwrap_or_else(|| self.urls[0].clone());
+        job.edges = self.urls;
+        job.key = self.key;
+        job.clients = self.clients.unwrap_or(job.clients);
+        job.channels = self.channels.unwrap_or_else(|| (job.clients / 10).max(10));
+        job.seed = self.seed.unwrap_or_else(|| fastrand::u64(..1_000_000));
+        job.rate = self.rate.unwrap_or(job.rate);
+        job.duration = self.duration.unwrap_or(job.duration);
+        job.payload_bytes = self.size.unwrap_or(job.payload_bytes);
+        job.publishers = self.publishers.unwrap_or(job.publishers);
+        job.grace = self.grace.unwrap_or(job.grace);
+        (job.allow_gaps, job.repeat) = (self.allow_gaps, self.repeat);
+        job.server_pids = self.server_pids;
+        job.progress = true;
+        job
+    }
+}
+
+fn main() -> ExitCode {
+    let (job, json) = match Cli::parse().scenario {
+        Scenario::Mixed(common) => {
+            let (json, edge) = (common.json, common.urls[0].clone());
+            (common.job(Job::mixed(edge)), json)
+        }
+        Scenario::Cuts { cuts, away, common } => {
+            let (json, edge) = (common.json, common.urls[0].clone());
+            let mut job = common.job(Job::cuts(edge, cuts));
+            job.cuts = Some(CutOptions { cuts, away_max: away });
+            (job, json)
+        }
+    };
+    if let Ok(allowed) = raise_descriptor_limit() {
+        eprintln!("this process may have {allowed} clients; seed {}", job.seed);
+    }
+    match job.run() {
+        Ok(report) => {
+            if json {
+                println!("{}", serde_json::to_string_pretty(&report).expect("a report is JSON"));
+            } else {
+                println!("{report}");
+            }
+            if report.passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
+        Err(error) => {
+            let source = std::error::Error::source(&error).map_or(String::new(), |source| format!(": {source}"));
+            eprintln!("fanfare-loadtest: {error}{source}");
+            ExitCode::from(2)
+        }
+    }
+}
