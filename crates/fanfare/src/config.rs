@@ -1,0 +1,129 @@
+//! What can be set, from one TOML file, from `FANFARE_*` variables over it, and from flags over both.
+//!
+//! `settings` has one table that everything else is made from: what is accepted, what is refused, and what
+//! `fanfare config` prints. Every mistake is found before anything starts, and all are told at once.
+
+mod mistakes;
+mod print;
+mod settings;
+mod sources;
+mod units;
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use fanfare_backbone::Backbone;
+use fanfare_edge::EdgeConfig;
+use fanfare_protocol::{Partitions, Retention};
+use fanfare_publish::PublishConfig;
+
+pub(crate) use mistakes::Mistakes;
+pub(crate) use print::print;
+
+/// All settings.
+#[derive(Clone, Debug)]
+pub(crate) struct Config {
+    /// Where the edge listens; in `dev` everything.
+    pub(crate) listen: SocketAddr,
+    /// How many partitions the backbone has.
+    pub(crate) partitions: Partitions,
+    /// How long the backbone keeps things. `forget_age` follows from the others.
+    pub(crate) retention: Retention,
+    /// How an edge treats its connections.
+    pub(crate) edge: EdgeConfig,
+    /// What the publish API takes.
+    pub(crate) publish: PublishConfig,
+    /// Time between turning unready and the first goodbye.
+    pub(crate) drain_delay: Duration,
+    /// Time over which the goodbyes are spread.
+    pub(crate) drain_timeout: Duration,
+    /// Which log lines are written, as `tracing` directives.
+    pub(crate) log: String,
+    /// How they are written.
+    pub(crate) log_format: LogFormat,
+}
+
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum LogFormat {
+    /// Text on a terminal, JSON otherwise.
+    Auto,
+    Text,
+    Json,
+}
+
+/// Which process the defaults are for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Role {
+    /// A service behind a load balancer.
+    Service,
+    /// One process on a developer's machine.
+    Dev,
+}
+
+/// What a configuration is read from, lowest first.
+#[derive(Debug, Default)]
+pub(crate) struct Inputs {
+    pub(crate) file: Option<PathBuf>,
+    pub(crate) environment: Vec<(std::ffi::OsString, std::ffi::OsString)>,
+    /// The flag, the key that it sets, and the value.
+    pub(crate) flags: Vec<(&'static str, &'static str, String)>,
+}
+
+impl Inputs {
+    /// A file, and this process's environment.
+    pub(crate) fn with_file(file: Option<PathBuf>) -> Self {
+        Self { file, environment: std::env::vars_os().collect(), flags: Vec::new() }
+    }
+
+    /// A flag over them.
+    pub(crate) fn flag(mut self, flag: &'static str, key: &'static str, value: Option<String>) -> Self {
+        self.flags.extend(value.map(|value| (flag, key, value)));
+        self
+    }
+}
+
+impl Config {
+    /// What holds where nothing is set.
+    pub(crate) fn default_for(role: Role) -> Self {
+        let (listen, drain_delay) = match role {
+            // The delay is the time that load balancers need to notice that it isn't ready any more.
+            Role::Service => (([0, 0, 0, 0], 8080).into(), Duration::from_secs(5)),
+            // Loopback: there are no tokens. And nothing balances in front.
+            Role::Dev => (([127, 0, 0, 1], 8080).into(), Duration::ZERO),
+        };
+        Self {
+            listen,
+            partitions: Partitions::ONE,
+            retention: Retention {
+                history_size: 100,
+                history_age: Duration::from_secs(5 * 60),
+                forget_age: Duration::from_secs(10 * 60),
+                idempotency_window: Duration::from_secs(5 * 60),
+            },
+            edge: EdgeConfig::default(),
+            publish: PublishConfig::default(),
+            drain_delay,
+            drain_timeout: Duration::from_secs(20),
+            log: "info".to_owned(),
+            log_format: LogFormat::Auto,
+        }
+    }
+
+    /// Reads it.
+    ///
+    /// # Errors
+    /// Every mistake in every input.
+    pub(crate) fn load(role: Role, inputs: &Inputs) -> Result<Self, Mistakes> {
+        sources::read(Self::default_for(role), inputs).map(|(config, _)| config)
+    }
+
+    /// The backbone that this asks for.
+    pub(crate) fn backbone(&self) -> Backbone {
+        let mut retention = self.retention;
+        // Twice the age, so that a client that was away just that long is told so (the protocol's own proportion).
+        retention.forget_age = retention.history_age * 2;
+        Backbone::in_process(self.partitions, retention)
+    }
+}

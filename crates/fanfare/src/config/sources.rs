@@ -1,0 +1,232 @@
+//! Reads the inputs, one over the other, and collects what is wrong with each.
+
+use std::ffi::{OsStr, OsString};
+use std::path::{Path, PathBuf};
+
+use toml::de::{DeTable, DeValue};
+
+use super::mistakes::Mistakes;
+use super::settings::{SETTINGS, Setting};
+use super::{Config, Inputs};
+
+/// Variables of the tools and the tests, which are no settings of a service.
+const OTHER_VARIABLES: [&str; 5] = ["FANFARE_URL", "FANFARE_KEY", "FANFARE_TOKEN", "FANFARE_SEED", "FANFARE_SEEDS"];
+
+/// Where a value comes from.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Source {
+    Default,
+    File(PathBuf),
+    Variable,
+    Flag(&'static str),
+}
+
+/// Reads the inputs over `config`, and says for each of [`SETTINGS`] where it comes from.
+pub(super) fn read(config: Config, inputs: &Inputs) -> Result<(Config, Vec<Source>), Mistakes> {
+    let mut reader = Reader { config, sources: vec![Source::Default; SETTINGS.len()], mistakes: Mistakes::default() };
+    if let Some(path) = &inputs.file {
+        reader.read_file(path);
+    }
+    reader.read_environment(&inputs.environment);
+    for (flag, key, value) in &inputs.flags {
+        let index = SETTINGS.iter().position(|setting| setting.key == *key).expect("a flag sets a setting");
+        reader.set(index, Source::Flag(flag), flag, value);
+    }
+    if reader.mistakes.is_empty() { Ok((reader.config, reader.sources)) } else { Err(reader.mistakes) }
+}
+
+struct Reader {
+    config: Config,
+    sources: Vec<Source>,
+    mistakes: Mistakes,
+}
+
+impl Reader {
+    fn set(&mut self, index: usize, source: Source, place: &str, value: &str) {
+        let setting = &SETTINGS[index];
+        match (setting.set)(&mut self.config, value) {
+            Some(()) => self.sources[index] = source,
+            None => self.refuse(place, &format!("{value:.100?}"), setting),
+        }
+    }
+
+    fn refuse(&mut self, place: &str, value: &str, setting: &Setting) {
+        self.mistakes.add(place, format!("is {value}, expected {}", setting.expected));
+    }
+
+    fn read_environment(&mut self, environment: &[(OsString, OsString)]) {
+        let mut ours: Vec<_> = environment.iter().filter_map(|(name, value)| our_name(name).zip(Some(value))).collect();
+        ours.sort(); // The environment's order is arbitrary, the report's is not.
+        for (name, value) in ours {
+            match (SETTINGS.iter().position(|setting| setting.variable == name), value.to_str()) {
+                (Some(index), Some(value)) => self.set(index, Source::Variable, name, value),
+                (Some(index), None) => self.refuse(name, "not UTF-8", &SETTINGS[index]),
+                (None, _) => self.mistakes.unknown(name, name, similar_variable(name)),
+            }
+        }
+    }
+
+    fn read_file(&mut self, path: &Path) {
+        let text = match std::fs::read_to_string(path) {
+            Ok(text) => text,
+            Err(error) => return self.mistakes.add(path.display().to_string(), format!("can't be read: {error}")),
+        };
+        let file = File { path, text: &text };
+        let (table, errors) = DeTable::parse_recoverable(&text);
+        for error in errors {
+            let line = error.span().map_or(1, |span| file.line(span.start));
+            self.mistakes.add(format!("{}:{line}", path.display()), format!("is not TOML: {}", error.message().trim()));
+        }
+        self.read_table(&file, "", table.get_ref());
+    }
+
+    fn read_table(&mut self, file: &File<'_>, prefix: &str, table: &DeTable<'_>) {
+        let mut entries: Vec<_> = table.iter().collect();
+        entries.sort_by_key(|(key, _)| key.span().start);
+        for (name, value) in entries {
+            let key = format!("{prefix}{}", name.get_ref());
+            let place = file.place(name.span().start, &key);
+            let inner = format!("{key}.");
+            let index = SETTINGS.iter().position(|setting| setting.key == key);
+            let is_table = SETTINGS.iter().any(|setting| setting.key.starts_with(&inner));
+            match (value.get_ref(), index) {
+                (DeValue::Table(table), None) if is_table => self.read_table(file, &inner, table),
+                (value, Some(index)) => match scalar(value) {
+                    Some(text) => self.set(index, Source::File(file.path.to_owned()), &place, &text),
+                    None => self.refuse(&place, kind(value), &SETTINGS[index]),
+                },
+                (value, None) if is_table => {
+                    self.mistakes.add(place, format!("is {}, expected a table: [{key}]", kind(value)));
+                }
+                (_, None) => self.mistakes.unknown(file.place(name.span().start, ""), &key, similar_key(&key)),
+            }
+        }
+    }
+}
+
+/// A configuration file, to say where in it something is.
+struct File<'a> {
+    path: &'a Path,
+    text: &'a str,
+}
+
+impl File<'_> {
+    fn line(&self, offset: usize) -> usize {
+        1 + self.text.as_bytes()[..offset.min(self.text.len())].iter().filter(|byte| **byte == b'\n').count()
+    }
+
+    fn place(&self, offset: usize, key: &str) -> String {
+        let colon = if key.is_empty() { "" } else { ": " };
+        format!("{}:{}{colon}{key}", self.path.display(), self.line(offset))
+    }
+}
+
+/// A single value as the text that a variable would hold.
+fn scalar(value: &DeValue<'_>) -> Option<String> {
+    match value {
+        DeValue::String(text) => Some(text.to_string()),
+        DeValue::Integer(number) => {
+            let number = i128::from_str_radix(number.as_str(), number.radix()).ok()?;
+            Some(number.to_string())
+        }
+        DeValue::Boolean(truth) => Some(truth.to_string()),
+        DeValue::Float(_) | DeValue::Datetime(_) | DeValue::Array(_) | DeValue::Table(_) => None,
+    }
+}
+
+fn kind(value: &DeValue<'_>) -> &'static str {
+    match value {
+        DeValue::String(_) => "a string",
+        DeValue::Integer(_) => "a number",
+        DeValue::Float(_) => "a fraction",
+        DeValue::Boolean(_) => "true or false",
+        DeValue::Datetime(_) => "a date",
+        DeValue::Array(_) => "a list",
+        DeValue::Table(_) => "a table",
+    }
+}
+
+/// A variable's name, if it is for us: it begins with `FANFARE_`, and is neither the tools' nor one of those that
+/// Kubernetes sets for Services called `fanfare…`.
+fn our_name(name: &OsStr) -> Option<&str> {
+    let name = name.to_str().filter(|name| name.starts_with("FANFARE_"))?;
+    let of_kubernetes = name.ends_with("_SERVICE_HOST")
+        || name.contains("_SERVICE_PORT")
+        || name.ends_with("_PORT")
+        || name.contains("_PORT_");
+    (!of_kubernetes && !OTHER_VARIABLES.contains(&name)).then_some(name)
+}
+
+fn similar_variable(name: &str) -> Option<String> {
+    let bare = name.trim_start_matches("FANFARE_");
+    // `FANFARE_LISTEN` for `FANFARE_EDGE_LISTEN`: the table is forgotten easily.
+    let of_a_table = SETTINGS.iter().find(|setting| setting.variable.ends_with(&format!("_{bare}")));
+    let candidates = SETTINGS.iter().map(|setting| setting.variable).chain(OTHER_VARIABLES);
+    of_a_table.map(|setting| setting.variable.to_owned()).or_else(|| most_similar(name, "FANFARE_", candidates))
+}
+
+fn similar_key(key: &str) -> Option<String> {
+    let last = |key: &str| key.rsplit('.').next().unwrap_or_default().replace('-', "_");
+    let elsewhere = SETTINGS.iter().find(|setting| last(setting.key) == last(key));
+    let meant = elsewhere.map(|setting| setting.key.to_owned());
+    let meant = meant.or_else(|| most_similar(key, "", SETTINGS.iter().map(|setting| setting.key)))?;
+    Some(match meant.split_once('.') {
+        Some((table, name)) => format!("{name} in [{table}]"),
+        None if key.contains('.') => format!("{meant}, at the top of the file"),
+        None => meant,
+    })
+}
+
+/// The candidate that takes the fewest edits, if they are few: one for every three letters.
+fn most_similar<'a>(name: &str, prefix: &str, candidates: impl Iterator<Item = &'a str>) -> Option<String> {
+    let bare = name.trim_start_matches(prefix);
+    let edits = |candidate: &str| strsim::damerau_levenshtein(bare, candidate.trim_start_matches(prefix));
+    let (edits, candidate) = candidates.map(|candidate| (edits(candidate), candidate)).min()?;
+    (edits <= bare.len() / 3).then(|| candidate.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Role;
+    use super::*;
+
+    fn from_environment(variables: &[(&str, &str)]) -> Result<(Config, Vec<Source>), String> {
+        let environment = variables.iter().map(|(name, value)| (name.into(), value.into())).collect();
+        let inputs = Inputs { environment, ..Inputs::default() };
+        read(Config::default_for(Role::Service), &inputs).map_err(|mistakes| mistakes.to_string())
+    }
+
+    #[test]
+    fn what_kubernetes_and_the_tools_set_is_left_alone() {
+        let (config, _) = from_environment(&[
+            ("FANFARE_EDGE_PORT", "tcp://10.0.0.1:80"),
+            ("FANFARE_EDGE_SERVICE_HOST", "10.0.0.1"),
+            ("FANFARE_EDGE_SERVICE_PORT", "80"),
+            ("FANFARE_EDGE_SERVICE_PORT_HTTP", "80"),
+            ("FANFARE_EDGE_PORT_80_TCP_ADDR", "10.0.0.1"),
+            ("FANFARE_SERVICE_HOST", "10.0.0.1"),
+            ("FANFARE_PORT", "tcp://10.0.0.1:80"),
+            ("FANFARE_URL", "http://localhost"),
+            ("FANFARE_SEEDS", "10"),
+            ("PATH", "/bin"),
+            ("FANFARE_MAX_CHANNELS", "7"),
+        ])
+        .expect("no mistakes");
+        assert_eq!(config.edge.channels_max, 7);
+    }
+
+    #[test]
+    fn a_mistyped_name_is_met_with_the_one_that_was_meant() {
+        for (wrong, meant) in [
+            ("FANFARE_HISTROY_SIZE", "FANFARE_HISTORY_SIZE"),
+            ("FANFARE_HEARTBEAT_INTERVALL", "FANFARE_HEARTBEAT_INTERVAL"),
+            ("FANFARE_LISTEN", "FANFARE_EDGE_LISTEN"),
+            ("FANFARE_PARTITIONS", "FANFARE_REDIS_PARTITIONS"),
+        ] {
+            let report = from_environment(&[(wrong, "1")]).expect_err("unknown");
+            assert!(report.contains(&format!("did you mean {meant}?")), "{report}");
+        }
+        let report = from_environment(&[("FANFARE_XYZZY", "1")]).expect_err("unknown");
+        assert!(report.contains("`fanfare config` lists them all"), "{report}");
+    }
+}

@@ -1,0 +1,52 @@
+//! The binary: flags, configuration, signals, wiring. What Fanfare does is in the other crates.
+
+mod args; // What can be typed.
+mod config; // What can be set.
+mod logging;
+
+mod admin;
+mod banner;
+mod demo;
+mod dev; // `fanfare dev`: everything in one process.
+mod front; // Which request goes where.
+mod lifecycle; // Tasks, signals, the drain.
+
+mod client; // The tools' side of HTTP.
+mod health;
+mod send;
+mod tail;
+mod terminal;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::args::{Args, Command, Usage};
+
+/// Something failed while running.
+const FAILED: u8 = 1;
+/// What was typed or configured is wrong; nothing was started.
+const USAGE: u8 = 2;
+
+fn main() -> ExitCode {
+    run(Args::parse().command).unwrap_or_else(|error| {
+        if error.is::<terminal::ReaderGone>() {
+            return ExitCode::SUCCESS; // `fanfare tail demo | head -1` has what it wanted.
+        }
+        terminal::error(&error);
+        let usage = error.is::<Usage>() || error.is::<config::Mistakes>();
+        ExitCode::from(if usage { USAGE } else { FAILED })
+    })
+}
+
+fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Dev(options) => dev::run(options),
+        Command::Send(options) => client::run(send::send(options)),
+        Command::Tail(options) => client::run(tail::tail(options)),
+        Command::Config(options) => config::print(&options),
+        Command::Health(options) => client::run(health::health(options)),
+        Command::Edge { .. } => Err(Usage::not_yet("edge").into()),
+        Command::Publish { words } => Err(Usage::publish(&words).into()),
+    }
+}

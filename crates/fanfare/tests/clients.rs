@@ -1,0 +1,110 @@
+//! The clients that people have: curl, Python's line readers, `fetch` as in the guides to SSE, a browser's
+//! EventSource. The scripts are in `clients/`; `scripts/test` installs what they need.
+
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use fanfare_testkit::{Fanfare, FaultProxy};
+
+/// Where `scripts/test` puts a Python environment and the packages of Node.
+fn tools() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.tools")
+}
+
+fn script(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients").join(name)
+}
+
+/// Whether a program is there. Without it the test says so and is no proof; `scripts/test` sees to it that it is.
+fn is_missing(what: &str, path: &Path) -> bool {
+    let missing = !path.exists();
+    if missing {
+        assert!(std::env::var_os("CI").is_none(), "{what} is missing, and CI must not do without");
+        eprintln!("skipped: {what} is missing; scripts/test installs it");
+    }
+    missing
+}
+
+#[test]
+fn curl_hears_what_the_guides_bodies_publish() {
+    let server = Fanfare::dev().start();
+    let curl = |arguments: &[&str]| {
+        let mut curl = Command::new("curl");
+        curl.args(["-sSN", "--max-time", "30"]).args(arguments).stdout(Stdio::piped());
+        curl.spawn().expect("curl is there")
+    };
+    let url = server.url();
+    let mut stream = curl(&[&format!("{url}/events?user=user-123&channel=demo")]);
+    let mut lines = BufReader::new(stream.stdout.take().expect("piped")).lines().map(|line| line.expect("text"));
+    let mut wait_for = |wanted: &str| {
+        let found = lines.find(|line| line.starts_with(wanted));
+        found.unwrap_or_else(|| panic!("{wanted:?} comes before the end"))
+    };
+    wait_for("data: {\"clientId\":");
+    for (path, body, event_type, data) in [
+        ("/notify", r#"{"userId":"user-123","message":"hi"}"#, "event: notification", "\"message\":\"hi\""),
+        ("/broadcast", r#"{"message":{"a":1.50}}"#, "event: announcement", "\"message\":{\"a\":1.50}"),
+        ("/publish", r#"{"channel":"demo","event":"update","data":{"count":42}}"#, "event: update", "{\"count\":42}"),
+    ] {
+        let answer = curl(&["-H", "Content-Type: application/json", "-d", body, &format!("{url}{path}")]);
+        let answer = String::from_utf8(answer.wait_with_output().expect("curl ends").stdout).expect("text");
+        assert!(answer.starts_with(r#"{"success":true,"id":""#), "{answer}");
+        wait_for(event_type);
+        let line = wait_for("data: ");
+        assert!(line.contains(data), "{line}");
+    }
+    stream.kill().expect("it runs");
+    stream.wait().expect("it ends");
+}
+
+#[test]
+fn pythons_line_readers_hear_everything() {
+    let python = tools().join("venv/bin/python");
+    if is_missing("Python with requests and sseclient-py", &python) {
+        return;
+    }
+    let server = Fanfare::dev().start();
+    let status = Command::new(python).arg(script("lines.py")).env("FANFARE_URL", server.url()).status();
+    assert!(status.expect("python runs").success());
+}
+
+#[test]
+fn fetch_reads_as_in_the_guides() {
+    let server = Fanfare::dev().start();
+    let status = Command::new("node").arg(script("fetch.mjs")).env("FANFARE_URL", server.url()).status();
+    assert!(status.expect("node is there").success());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_browsers_event_source_comes_back_by_itself_with_everything_it_missed() {
+    let chromium = Path::new("/usr/bin/chromium");
+    let playwright = tools().join("node_modules/playwright-core");
+    if is_missing("Chromium", chromium) || is_missing("playwright-core", &playwright) {
+        return;
+    }
+    let server = Fanfare::dev().start();
+    let proxy = FaultProxy::to(server.address()).await;
+    let mut browser = Command::new("node")
+        .arg(script("browser.mjs"))
+        .env("FANFARE_URL", server.url())
+        .env("FANFARE_PROXY", format!("http://{}", proxy.address()))
+        .env("FANFARE_TOOLS", tools())
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("node is there");
+    let lines = BufReader::new(browser.stdout.take().expect("piped")).lines();
+    let mut stdin = browser.stdin.take().expect("piped");
+    let mut last = String::new();
+    for line in lines.map_while(Result::ok) {
+        if line == "cut" {
+            proxy.reset_all();
+            stdin.write_all(b"\n").expect("it listens");
+        }
+        println!("{line}");
+        last = line;
+    }
+    assert!(browser.wait().expect("it ends").success());
+    assert_eq!(last, "browser: ok");
+}

@@ -1,0 +1,129 @@
+//! A configuration is right as a whole or refused as a whole, with every mistake named.
+
+mod support;
+
+use std::path::PathBuf;
+
+use support::{fanfare, run, stderr, stdout};
+
+/// A file that goes with its test.
+struct File(PathBuf);
+
+impl File {
+    fn new(name: &str, text: &str) -> Self {
+        let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}-{}.toml", std::process::id()));
+        std::fs::write(&path, text).expect("a file");
+        Self(path)
+    }
+
+    fn path(&self) -> &str {
+        self.0.to_str().expect("UTF-8")
+    }
+}
+
+impl Drop for File {
+    fn drop(&mut self) {
+        _ = std::fs::remove_file(&self.0);
+    }
+}
+
+#[test]
+fn every_mistake_is_told_at_once_with_its_name_value_and_what_was_expected() {
+    let file = File::new(
+        "mistakes",
+        "history_age = \"soon\"\nhistroy_size = 3\nedge = 1\n[redis]\npartitions = 65\nurl = \"x\"\n[namespaces.a]\nb = 1\n",
+    );
+    let output = fanfare(&["dev", "--config", file.path(), "--listen", "nowhere"])
+        .env("FANFARE_MAX_PAYLOAD", "64 parsecs")
+        .env("FANFARE_HEARTBEAT_INTERVALL", "15s")
+        .output()
+        .expect("it runs");
+    let report = stderr(&output);
+    assert_eq!(output.status.code(), Some(2), "{report}");
+    let at = |line: u32, rest: &str| format!("  {}:{line}{rest}", file.path());
+    for line in [
+        "error: 9 mistakes in the configuration".to_owned(),
+        at(1, ": history_age is \"soon\", expected a duration from 1s to 1day, such as 5m"),
+        at(2, " histroy_size is not a setting; did you mean history_size?"),
+        at(3, ": edge is a number, expected a table: [edge]"),
+        at(5, ": redis.partitions is \"65\", expected a whole number from 1 to 64"),
+        at(6, " redis.url is not a setting; `fanfare config` lists them all"),
+        at(7, " namespaces is not a setting; `fanfare config` lists them all"),
+        "  FANFARE_HEARTBEAT_INTERVALL is not a setting; did you mean FANFARE_HEARTBEAT_INTERVAL?".to_owned(),
+        "  FANFARE_MAX_PAYLOAD is \"64 parsecs\", expected a size up to 1MiB".to_owned(),
+        "  --listen is \"nowhere\", expected an address and a port".to_owned(),
+    ] {
+        assert!(report.lines().any(|told| told.starts_with(&line)), "{line}\n\nis missing from\n\n{report}");
+    }
+}
+
+#[test]
+fn a_file_that_is_missing_or_not_toml_is_a_mistake_with_its_line() {
+    let missing = run(&["dev", "--config", "/nowhere/fanfare.toml"]);
+    assert_eq!(missing.status.code(), Some(2));
+    assert!(stderr(&missing).contains("/nowhere/fanfare.toml can't be read"), "{}", stderr(&missing));
+
+    let file = File::new("broken", "history_size = 5\nhistory_age = = 3\n");
+    let broken = run(&["dev", "--config", file.path()]);
+    assert_eq!(broken.status.code(), Some(2));
+    assert!(stderr(&broken).contains(&format!("{}:2 is not TOML", file.path())), "{}", stderr(&broken));
+}
+
+#[test]
+fn variables_go_over_the_file() {
+    let file = File::new("layers", "max_channels = 7\nhistory_size = 8\n[redis]\npartitions = \"4\"\n");
+    let output = fanfare(&["config", "--config", file.path()])
+        .env("FANFARE_MAX_CHANNELS", "9")
+        .env("FANFARE_EDGE_PORT", "tcp://10.0.0.1:80")
+        .env("FANFARE_EDGE_SERVICE_HOST", "10.0.0.1")
+        .output()
+        .expect("it runs");
+    assert!(output.status.success(), "{}", stderr(&output));
+    let text = stdout(&output);
+    let line = |variable: &str| {
+        let line = text.lines().find(|line| line.split(' ').next() == Some(variable));
+        line.unwrap_or_else(|| panic!("no {variable} in\n{text}")).split_whitespace().collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(line("FANFARE_MAX_CHANNELS"), "FANFARE_MAX_CHANNELS max_channels 9 (environment; default 100)");
+    assert_eq!(
+        line("FANFARE_HISTORY_SIZE"),
+        format!("FANFARE_HISTORY_SIZE history_size 8 ({}; default 100)", file.path())
+    );
+    assert!(line("FANFARE_REDIS_PARTITIONS").starts_with("FANFARE_REDIS_PARTITIONS [redis] partitions 4 ("));
+    assert_eq!(line("FANFARE_DRAIN_DELAY"), "FANFARE_DRAIN_DELAY drain_delay 5s (default; in dev 0s)");
+}
+
+#[test]
+fn the_settings_are_printed_as_a_table_and_as_a_file() {
+    let markdown = run(&["config", "--format", "markdown"]);
+    let row = "| `FANFARE_MAX_PAYLOAD` | `max_payload` | `64KiB` | Bytes of one event's data at most.";
+    assert!(stdout(&markdown).lines().any(|line| line.starts_with(row)), "{}", stdout(&markdown));
+
+    let toml = run(&["config", "--format", "toml"]);
+    assert!(stdout(&toml).contains("\n# history_age = \"5m\"\n"), "{}", stdout(&toml));
+    assert!(stdout(&toml).contains("\n[edge]\n"), "{}", stdout(&toml));
+    let file = File::new("printed", &stdout(&toml));
+    assert!(run(&["config", "--config", file.path()]).status.success());
+
+    assert_eq!(run(&["config", "--format", "yaml"]).status.code(), Some(2));
+}
+
+#[test]
+fn a_command_that_is_something_else_points_to_the_right_one() {
+    let output = run(&["publish", "server:7", "hi there"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(stderr(&output).contains("fanfare send server:7 'hi there'"), "{}", stderr(&output));
+    for role in ["edge", "publish"] {
+        let output = run(&[role]);
+        assert_eq!(output.status.code(), Some(2));
+        assert!(stderr(&output).contains("run `fanfare dev`"), "{}", stderr(&output));
+    }
+}
+
+#[test]
+fn the_exit_codes_are_in_the_help() {
+    let help = stdout(&run(&["--help"]));
+    for line in ["0    done", "1    failed", "2    wrong usage or configuration", "130  stopped at once"] {
+        assert!(help.contains(line), "{help}");
+    }
+}
