@@ -55,6 +55,7 @@ enum Step {
 impl FeedDriver {
     /// Runs until stopped. A link that breaks is opened again, endlessly.
     pub(crate) async fn run(self, stop: CancellationToken) {
+        self.metrics.backbone_up(self.partition, false);
         let begin = Instant::now();
         let mut feed = Feed::new(self.shards.len(), TIMING, Duration::ZERO);
         let mut pause = REOPEN_FIRST;

@@ -4,22 +4,22 @@
 //! sockets; what a connection gets is decided by the pure machine inside its shard. The HTTP server parses the
 //! request and lets go of the socket; from there on no task, no wake-up and no buffer belongs to a connection.
 
-mod router; // Every route.
-mod subscription; // What a subscriber asks for.
 mod admission; // Its place on this edge.
-mod head; // The response's head.
-mod shard; // Connections and their sockets.
-mod stream; // From feed to shard.
-mod feed; // From backbone to stream.
-mod registry; // Who is connected.
 mod close; // Why connections end.
 mod config;
+mod feed; // From backbone to stream.
+mod head; // The response's head.
 mod metrics;
+mod registry; // Who is connected.
+mod router; // Every route.
+mod shard; // Connections and their sockets.
+mod stream; // From feed to shard.
+mod subscription; // What a subscriber asks for.
 
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fanfare_backbone::Backbone;
 use fanfare_http::{Code, Cors, Peer, Problem, REQUEST_ID, Reply, Request, TakeOver, full, options, request_id};
@@ -316,6 +316,11 @@ fn client_id() -> String {
     let mut bits = [0; 16];
     getrandom::fill(&mut bits).expect("the kernel has random bits");
     format!("{:032x}", u128::from_ne_bytes(bits))
+}
+
+/// The time, as positions count it.
+fn since_1970() -> Duration {
+    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
 fn connections_by_file_limit() -> usize {

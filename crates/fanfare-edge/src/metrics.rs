@@ -3,9 +3,7 @@
 use std::time::Duration;
 
 use fanfare_protocol::{GapReason, Partition};
-use prometheus::{
-    Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry,
-};
+use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
 use crate::close::CloseReason;
 
@@ -46,8 +44,9 @@ impl EdgeMetrics {
             values.iter().for_each(|value| drop(counters.with_label_values(&[value]))); // Zero is a figure, too.
             registry.register(Box::new(counters.clone())).map(|()| counters)
         };
-        let gauges = |name: &str, help: &str, label: &str| {
+        let gauges = |name: &str, help: &str, label: &str, values: &[&str]| {
             let gauges = IntGaugeVec::new(Opts::new(name, help), &[label])?;
+            values.iter().for_each(|value| drop(gauges.with_label_values(&[value])));
             registry.register(Box::new(gauges.clone())).map(|()| gauges)
         };
         let seconds = vec![0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5];
@@ -85,9 +84,19 @@ impl EdgeMetrics {
                 &GapReason::ALL.map(GapReason::as_str),
             )?,
             backlog_bytes: gauge("fanfare_backlog_bytes", "Bytes that wait for slow readers")?,
-            backbone_up: gauges("fanfare_backbone_up", "Whether a partition's subscription is in force", "partition")?,
+            backbone_up: gauges(
+                "fanfare_backbone_up",
+                "Whether a partition's subscription is in force",
+                "partition",
+                &[],
+            )?,
             resyncs: counter("fanfare_backbone_resyncs_total", "Times that a partition's link broke and was resynced")?,
-            subscriptions: gauges("fanfare_subscriptions", "Channels subscribed at the backbone", "state")?,
+            subscriptions: gauges(
+                "fanfare_subscriptions",
+                "Channels subscribed at the backbone",
+                "state",
+                &["confirmed", "pending"],
+            )?,
         })
     }
 

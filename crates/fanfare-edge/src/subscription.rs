@@ -58,8 +58,9 @@ impl Subscription {
         let target = request.uri().path_and_query().map_or("", |target| target.as_str());
         if target.len() > TARGET_BYTES_MAX {
             let detail = format!("the URL has {} bytes, at most {TARGET_BYTES_MAX} are taken", target.len());
-            return Err(Problem::new(Code::UriTooLong, detail)
-                .hint("send the channels in the body of POST /events instead"));
+            return Err(
+                Problem::new(Code::UriTooLong, detail).hint("send the channels in the body of POST /events instead")
+            );
         }
         let (parts, body) = request.into_parts();
         let query = Query::parse(parts.uri.query())?;

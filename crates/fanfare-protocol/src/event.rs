@@ -3,6 +3,7 @@
 use std::fmt;
 use std::num::NonZeroU32;
 use std::sync::Arc;
+use std::time::Duration;
 
 use crate::{Channel, Position};
 
@@ -126,6 +127,12 @@ pub struct Event {
 }
 
 impl Event {
+    /// Whether its time to live is over: history hides it from then on, without a gap.
+    pub fn is_expired(&self, now: Duration) -> bool {
+        let ttl = self.content.ttl.map(|seconds| Duration::from_secs(u64::from(seconds.get())));
+        ttl.is_some_and(|ttl| Duration::from_micros(self.pos.0) + ttl <= now)
+    }
+
     /// Bytes that it costs to keep, roughly: the text and what surrounds it.
     pub fn cost(&self) -> usize {
         let name = self.content.name.as_ref().map_or(0, |name| name.0.len());

@@ -1,7 +1,9 @@
 //! What can be read of a channel: where it stands, and what it retains.
 
+use std::time::Duration;
+
 use fanfare_http::{Problem, Query, Request, Response, json};
-use fanfare_protocol::{Channel, Cursor, Event, EventType, Key, PageLimit, Point, Position};
+use fanfare_protocol::{Channel, Cursor, EventType, Key, PageLimit, Point, Position};
 use http::StatusCode;
 use serde::Serialize;
 
@@ -105,8 +107,8 @@ pub(crate) async fn history(
         Some(last) if more => last.pos,
         last => last.map_or(page.now, |last| last.pos.max(page.now)),
     };
-    let now_ms = now_ms();
-    let shown = page.events.iter().filter(|event| !expired(event, now_ms));
+    let now = Duration::from_millis(now_ms());
+    let shown = page.events.iter().filter(|event| !event.is_expired(now));
     let events = shown.map(|event| Retained {
         id: id(event.pos),
         event: event.content.name.as_ref().map(EventType::as_str),
@@ -131,9 +133,4 @@ fn cursor(text: &str) -> Result<Cursor, Problem> {
         Problem::invalid(format!("after: it is no event id and no cursor ({error})"))
             .hint("take an event's id, or the cursor of an earlier answer, as it is")
     })
-}
-
-/// Whether the event's own time to live is over: then history hides it.
-fn expired(event: &Event, now_ms: u64) -> bool {
-    event.content.ttl.is_some_and(|ttl| event.pos.millis() + u64::from(ttl.get()) * 1000 <= now_ms)
 }

@@ -4,15 +4,15 @@
 //! because one slow reader must not delay the rest. Which frames go to whom is decided by the pure machine of
 //! `fanfare-protocol`; reading the backbone is the job of `feed`.
 
+mod backlog; // Bytes that wait.
 mod connection; // An open stream.
 mod sockets; // What the machine writes to.
-mod backlog; // Bytes that wait.
 mod wheel; // Heartbeats.
 
 use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use fanfare_protocol::{ConnectionKey, Delivery, Machine, Partition, Start, Wishes};
@@ -27,6 +27,7 @@ use crate::close::CloseReason;
 use crate::config::EdgeConfig;
 use crate::metrics::EdgeMetrics;
 use crate::registry::Registry;
+use crate::since_1970;
 use crate::stream::Stream;
 use connection::{Connection, Phase};
 pub(crate) use connection::{Heartbeat, Hello, Style};
@@ -408,8 +409,4 @@ fn watch(poll: Poll) -> io::Result<AsyncFd<Poll>> {
 
 fn ticks(duration: Duration, tick: Duration) -> u32 {
     (duration.as_secs_f64() / tick.as_secs_f64()).ceil() as u32
-}
-
-fn since_1970() -> Duration {
-    SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }

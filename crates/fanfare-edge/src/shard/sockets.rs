@@ -19,7 +19,7 @@ use super::connection::{Connection, Phase, Written};
 use super::wheel::Wheel;
 use crate::close::CloseReason;
 use crate::metrics::EdgeMetrics;
-use crate::retry_pause;
+use crate::{retry_pause, since_1970};
 
 /// How long the last bytes of a closing connection may take.
 const CLOSING_TIMEOUT: Duration = Duration::from_secs(5);
@@ -243,7 +243,8 @@ impl Outlet for Sockets {
     fn event(&mut self, to: ConnectionKey, _: Epoch, event: &SharedEvent, replayed: Replayed, id: Id<'_>) {
         let connection = &self.connections[to as usize];
         let event_type = event.content.name.as_ref().map_or(DEFAULT_TYPE, EventType::as_str);
-        if connection.phase != Phase::Open || !connection.style.wants(event_type) {
+        let hidden = replayed != Replayed::No && event.is_expired(since_1970());
+        if connection.phase != Phase::Open || !connection.style.wants(event_type) || hidden {
             return;
         }
         let point = id.shared();

@@ -9,7 +9,9 @@ async fn each_mistake_gets_its_own_status_and_sentence() {
     let many = format!("/events?channels={}", (0..100).map(|n| n.to_string()).collect::<Vec<_>>().join(","));
     let post = |body: &str, content_type: &str| {
         let length = body.len();
-        format!("POST /events HTTP/1.1\r\nHost: t\r\nContent-Type: {content_type}\r\nContent-Length: {length}\r\n\r\n{body}")
+        format!(
+            "POST /events HTTP/1.1\r\nHost: t\r\nContent-Type: {content_type}\r\nContent-Length: {length}\r\n\r\n{body}"
+        )
     };
     let get = |target: &str| format!("GET {target} HTTP/1.1\r\nHost: t\r\n\r\n");
     for (request, status, sentence) in [

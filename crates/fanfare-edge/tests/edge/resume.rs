@@ -149,3 +149,24 @@ async fn a_long_replay_arrives_whole_however_slowly_it_is_read() {
     assert_eq!(subscriber.data().await, "live");
     edge.stop().await;
 }
+
+#[tokio::test]
+async fn what_has_outlived_its_time_is_not_replayed_and_leaves_no_gap() {
+    use fanfare_protocol::{Channel, Content, Draft};
+    let edge = TestEdge::start().await;
+    let first = edge.publish("c", None, "first").await;
+    let brief = Content { name: None, key: None, ttl: std::num::NonZeroU32::new(1), data: "brief".into() };
+    let channel = Channel::parse("c").expect("a valid channel");
+    edge.backbone.publish(vec![Draft { channel, content: brief, idempotency: None }]).await;
+    edge.publish("c", None, "lasting").await;
+    let target = format!("/events/c?last_event_id={first}");
+    for expected in [&["brief", "lasting"][..], &["lasting"]] {
+        let mut subscriber = edge.subscribe(&target).await;
+        subscriber.expect("connected").await;
+        for data in expected {
+            assert_eq!(subscriber.data().await, *data);
+        }
+        tokio::time::sleep(Duration::from_millis(1_100)).await; // Its time to live is a second at least.
+    }
+    edge.stop().await;
+}

@@ -1,8 +1,7 @@
 //! What a subscriber gets: the stream's head and first event, the events of its channels, and no others.
 
-
-use fanfare_edge::EdgeConfig;
 use crate::support::{Subscriber, TestEdge};
+use fanfare_edge::EdgeConfig;
 
 #[tokio::test]
 async fn a_stream_begins_with_connected_and_then_has_the_events_of_its_channels() {
@@ -149,4 +148,62 @@ async fn replay_begins_with_the_newest_events_of_each_channel_in_order() {
         assert_eq!(subscriber.data().await, "live");
         edge.stop().await;
     }
+}
+
+#[tokio::test]
+async fn type_filters_keep_what_they_name_and_fanfares_own_events() {
+    let edge = TestEdge::start().await;
+    let mut subscriber = edge.subscribe("/events/c?types=server:*,message").await;
+    subscriber.expect("connected").await;
+    for event_type in [Some("metrics:cpu"), Some("server:online"), Some("serve"), None, Some("server:")] {
+        edge.publish("c", event_type, event_type.unwrap_or("without a type")).await;
+    }
+    for heard in ["server:online", "without a type", "server:"] {
+        assert_eq!(subscriber.data().await, heard);
+    }
+    edge.stop().await;
+}
+
+#[tokio::test]
+async fn a_filtered_stream_resumes_where_the_partition_was_and_not_where_it_last_heard() {
+    let heartbeat_interval = std::time::Duration::from_millis(100);
+    let edge = TestEdge::with(1, EdgeConfig { heartbeat_interval, ..EdgeConfig::default() }).await;
+    let mut subscriber = edge.subscribe("/events/c?types=wanted").await;
+    subscriber.expect("connected").await;
+    let filtered = edge.publish("c", Some("unwanted"), "filtered").await;
+    subscriber.text_until(&format!("id: {filtered}\n")).await;
+    edge.stop().await;
+}
+
+#[tokio::test]
+async fn every_metric_that_dashboards_lean_on_is_there_from_the_start() {
+    let edge = TestEdge::start().await;
+    let mut subscriber = edge.subscribe("/events/c").await;
+    subscriber.expect("connected").await;
+    edge.publish("c", None, "counted").await;
+    subscriber.data().await;
+    let families = edge.metrics.gather();
+    let names: Vec<_> = families.iter().map(|family| family.name()).collect();
+    for name in [
+        "fanfare_connections",
+        "fanfare_connections_limit",
+        "fanfare_connections_opened_total",
+        "fanfare_connections_closed_total",
+        "fanfare_connections_refused_total",
+        "fanfare_events_received_total",
+        "fanfare_deliveries_total",
+        "fanfare_events_dropped_total",
+        "fanfare_delivery_seconds",
+        "fanfare_replayed_events_total",
+        "fanfare_gaps_total",
+        "fanfare_backlog_bytes",
+        "fanfare_backbone_up",
+        "fanfare_backbone_resyncs_total",
+        "fanfare_subscriptions",
+    ] {
+        assert!(names.contains(&name), "{name} is in {names:?}");
+    }
+    assert_eq!(edge.metric("fanfare_deliveries_total"), 1.0);
+    assert_eq!(edge.metric("fanfare_connections"), 1.0);
+    edge.stop().await;
 }
