@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use indexmap::IndexMap;
 
-use crate::rules::{Rule, on};
+use crate::rules::{Rule, on, visited};
 use crate::{Answer, Channel, Epoch, Marker, Read, SharedEvent, WishBatch};
 
 /// Shards of an edge at most: a set of them is one machine word.
@@ -255,7 +255,9 @@ impl Feed {
             }
         }
         for read in batch.reads {
-            if self.connection.as_ref().is_some_and(|connection| connection.id == read.connection) {
+            let current = self.connection.as_ref().is_some_and(|connection| connection.id == read.connection);
+            visited!("a read for a connection that is gone", if !current);
+            if current {
                 self.reads.add(now, 1);
                 out.push(Action::Read(shard, read));
             }
@@ -269,10 +271,12 @@ impl Feed {
     /// A channel's subscribe or unsubscribe was confirmed.
     pub fn confirmed(&mut self, now: Duration, channel: &Channel, what: Confirmation, out: &mut Vec<Action>) {
         let Some(subscription) = self.subscriptions.get_mut(channel) else {
+            visited!("something unknown is confirmed");
             return self.broken(out); // Nobody asked for that.
         };
         if what == Confirmation::Unsubscribed {
             if subscription.unsubscribes == 0 {
+                visited!("an unsubscribe that nobody asked for");
                 return self.broken(out); // Nobody asked for that: the server dropped us.
             }
             subscription.unsubscribes -= 1;
@@ -280,6 +284,7 @@ impl Feed {
         subscription.pending = if on(Rule::Count) { subscription.pending.saturating_sub(1) } else { 0 };
         let settled = subscription.pending == 0;
         if settled && subscription.shards == 0 {
+            visited!("the last confirmation of a channel that nobody wants");
             self.subscriptions.swap_remove(channel);
         }
         self.confirmations.arrived(now);
@@ -311,6 +316,7 @@ impl Feed {
         self.last_cut = now;
         let named: std::collections::HashSet<&Channel> = marker.lasts.iter().map(|(channel, _)| channel).collect();
         for (index, (shard, ack)) in self.shards.iter_mut().zip(flight.acks).enumerate() {
+            visited!("a cut is too old for a shard", if shard.need.is_some_and(|number| number > ack));
             shard.need.take_if(|number| *number <= ack);
             shard.asked.retain(|channel, number| *number > ack || !named.contains(channel));
             let cut = Cut { marker: marker.clone(), ack, connection };
@@ -344,6 +350,7 @@ impl Feed {
         let flight_late = self.flight.as_ref().is_some_and(|flight| late(flight.answered.unwrap_or(flight.sent)));
         let overdue = self.confirmations.overdue(now, deadline) || self.reads.overdue(now, deadline) || flight_late;
         if overdue && on(Rule::Deadlines) {
+            visited!("something is overdue");
             return self.broken(out);
         }
         self.send_barrier(now, out);
@@ -381,15 +388,17 @@ impl Feed {
         if !self.is_up() || self.flight.is_some() {
             return;
         }
-        let settled = |channel: &Channel| {
-            self.subscriptions.get(channel).is_some_and(|s| s.pending == 0 || !on(Rule::Confirm))
-        };
-        let asked = self.shards.iter().flat_map(|shard| shard.asked.keys()).filter(|channel| settled(channel));
+        let settled =
+            |channel: &Channel| self.subscriptions.get(channel).is_some_and(|s| s.pending == 0 || !on(Rule::Confirm));
+        let asked = self.shards.iter().flat_map(|shard| shard.asked.keys());
+        visited!("a channel waits for its confirmation", if asked.clone().any(|channel| !settled(channel)));
+        let asked = asked.filter(|channel| settled(channel));
         let mut channels: Vec<Channel> = asked.take(BATCH_MAX).cloned().collect();
         let quiet = now.saturating_sub(self.last_cut) >= self.timing.beacon_interval && on(Rule::Beacon);
         if channels.is_empty() && !quiet && self.shards.iter().all(|shard| shard.need.is_none()) {
             return;
         }
+        visited!("a beacon", if quiet);
         channels.sort_unstable();
         channels.dedup();
         if now.saturating_sub(self.last_rotation) >= self.timing.beacon_interval {
@@ -408,7 +417,9 @@ impl Feed {
         let asked: std::collections::HashSet<Channel> = channels.iter().cloned().collect();
         let len = self.subscriptions.len();
         for step in 0..len.min(BATCH_MAX - channels.len()) {
-            let Some((channel, subscription)) = self.subscriptions.get_index((self.rotation + step) % len) else { break };
+            let Some((channel, subscription)) = self.subscriptions.get_index((self.rotation + step) % len) else {
+                break;
+            };
             if subscription.pending == 0 && !asked.contains(channel) {
                 channels.push(channel.clone());
             }

@@ -15,6 +15,8 @@ mod partition;
 mod pattern;
 mod position;
 mod rules;
+#[cfg(test)]
+mod simulator;
 pub mod sse;
 mod store;
 mod wishes;
@@ -28,15 +30,11 @@ pub use envelope::{EnvelopeError, decode_entry, decode_message, encode_entry, en
 pub use event::{
     Content, Draft, Event, EventType, Idempotency, Key, Last, NAME_BYTES_MAX, NameError, RESERVED_TYPES, SharedEvent,
 };
+pub use feed::{Action, BATCH_MAX, Confirmation, Cut, Delivery, Feed, FeedTiming, SHARDS_MAX, ShardIndex};
+pub use machine::{ConnectionKey, Gap, GapReason, Id, Machine, MachineLimits, Outlet, Patch, Replayed, Start};
 pub use partition::{PARTITIONS_MAX, Partition, Partitions};
 pub use pattern::{DEFAULT_TYPE, Pattern, PatternError, TypePattern, TypePatternError};
 pub use position::{Epoch, Point, Position};
 pub use rules::Rule;
-pub use feed::{
-    Action, BATCH_MAX, Confirmation, Cut, Delivery, Feed, FeedTiming, SHARDS_MAX, ShardIndex,
-};
-pub use machine::{
-    ConnectionKey, Gap, GapReason, Id, Machine, MachineLimits, Outlet, Patch, Replayed, Start,
-};
 pub use store::{Caller, Identity, Marker, Page, PageLimit, Published, Retention, Store};
 pub use wishes::{Answer, Query, Read, WishBatch, Wishes};

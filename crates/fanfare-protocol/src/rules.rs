@@ -54,6 +54,21 @@ pub enum Rule {
     BackstopGapFirst,
 }
 
+/// Marks a branch that the simulator is to take. Nothing in the service.
+macro_rules! visited {
+    ($branch:literal) => {
+        #[cfg(test)]
+        crate::simulator::hit($branch);
+    };
+    ($branch:literal, if $condition:expr) => {
+        #[cfg(test)]
+        if $condition {
+            crate::simulator::hit($branch);
+        }
+    };
+}
+pub(crate) use visited;
+
 /// Whether the rule holds: always, outside the simulator's tests.
 #[cfg(not(test))]
 pub(crate) const fn on(_: Rule) -> bool {
@@ -69,18 +84,18 @@ pub(crate) mod switches {
     use std::cell::Cell;
 
     thread_local! {
-        static OFF: Cell<Option<Rule>> = const { Cell::new(None) };
+        static OFF: Cell<u64> = const { Cell::new(0) };
     }
 
     pub(crate) fn on(rule: Rule) -> bool {
-        OFF.get() != Some(rule)
+        OFF.get() & (1 << rule as u64) == 0
     }
 
-    /// Runs `work` on this thread with one rule switched off.
-    pub(crate) fn without<T>(rule: Option<Rule>, work: impl FnOnce() -> T) -> T {
-        OFF.set(rule);
+    /// Runs `work` on this thread with some rules switched off.
+    pub(crate) fn without<T>(rules: &[Rule], work: impl FnOnce() -> T) -> T {
+        OFF.set(rules.iter().fold(0, |off, rule| off | 1 << *rule as u64));
         let result = work();
-        OFF.set(None);
+        OFF.set(0);
         result
     }
 }

@@ -7,7 +7,7 @@
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
 
-use crate::rules::{Rule, on};
+use crate::rules::{Rule, on, visited};
 use crate::{Channel, Draft, Epoch, Event, Last, Point, Position, SharedEvent};
 
 /// Forgotten channels that one publish sweeps, at most: more than it can add.
@@ -179,6 +179,7 @@ impl Store {
             && on(Rule::Idempotency)
             && let Some(hit) = self.remembered.get(&idempotency.digest).filter(|hit| hit.expires > now)
         {
+            visited!("a repeated publish");
             return if hit.body == idempotency.body { Published::Before(hit.point) } else { Published::Mismatch };
         }
         self.ensure(caller);
@@ -187,7 +188,10 @@ impl Store {
         let pos = Position((meta.last.0 + 1).max(now.0));
         let prev = match self.lasts.get(&draft.channel) {
             Some(&pos) => Last { pos, exact: true },
-            None if on(Rule::FloorPrev) => Last { pos: meta.floor, exact: false },
+            None if on(Rule::FloorPrev) => {
+                visited!("a publish to an unknown channel");
+                Last { pos: meta.floor, exact: false }
+            }
             None => Last { pos: Position(0), exact: false },
         };
         let event = SharedEvent::new(Event { channel: draft.channel, pos, prev, content: draft.content });
@@ -259,10 +263,12 @@ impl Store {
                 let same = meta.identity.replication == identity.replication
                     || (meta.identity.run == identity.run && identity.first_history);
                 if !same && on(Rule::Ident) && on(Rule::Epoch) {
+                    visited!("a new epoch");
                     meta.previous = Some(meta.epoch);
                     meta.epoch = new_epoch;
                     meta.base = meta.last;
                 }
+                visited!("a first replica is no new epoch", if same);
                 meta.identity = identity;
             }
         }
@@ -276,6 +282,7 @@ impl Store {
                 return;
             }
             let (pos, channel) = self.lasts_by_age.pop_first().expect("looked at above");
+            visited!("a channel is forgotten");
             self.lasts.remove(&channel);
             if let Some(meta) = &mut self.meta
                 && on(Rule::Floor)
@@ -301,10 +308,12 @@ impl Store {
         self.histories_by_expiry.remove(&(history.expires, channel.clone()));
         self.retained_bytes -= history.bytes;
         if history.expires <= now {
+            visited!("a history has expired");
             (history.events, history.bytes) = (VecDeque::new(), 0);
         }
         history.push(event.clone());
         while history.events.len() > self.retention.history_size {
+            visited!("a history is trimmed");
             history.pop();
         }
         for _ in 0..POP_MAX {
@@ -362,6 +371,7 @@ fn page<'a>(events: impl Iterator<Item = &'a SharedEvent>, limit: PageLimit) -> 
     for event in events {
         let full = page.events.len() >= limit.events_max || bytes >= limit.bytes_max;
         if full && !page.events.is_empty() {
+            visited!("a page is full");
             page.more = true;
             break;
         }

@@ -1,6 +1,6 @@
 //! The proof that nothing is missing: each event names the one before it, so what is read must hang together.
 
-use crate::rules::{Rule, on};
+use crate::rules::{Rule, on, visited};
 use crate::{Channel, Last, Page, Position, SharedEvent};
 
 /// What is read of one channel, page by page, from a position up to a cut.
@@ -43,7 +43,10 @@ impl Chain {
             self.at = event.pos;
             if event.pos <= self.cut || !on(Rule::ResyncUpToCut) {
                 history.push(event);
-            } else if self.before_first_after.is_none() {
+                continue;
+            }
+            visited!("a read goes beyond the cut");
+            if self.before_first_after.is_none() {
                 self.before_first_after = Some(event.prev);
             }
         }
@@ -64,6 +67,7 @@ impl Chain {
     fn note_gap(&self, reached: Position, gaps: &mut Vec<(Channel, Position, Position)>) {
         let end = reached.min(self.cut);
         if end > self.at {
+            visited!("a chain has a hole");
             gaps.push((self.channel.clone(), self.at, end));
         }
     }

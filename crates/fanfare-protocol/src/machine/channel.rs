@@ -56,6 +56,9 @@ impl Tail {
     }
 
     pub(super) fn push(&mut self, event: &SharedEvent, events_max: usize, bytes_max: usize) {
+        if event.pos <= self.from {
+            return; // Filled in late, from before a gap: the tail begins after that.
+        }
         if events_max == 0 {
             *self = Self::starting(event.pos);
             return;

@@ -128,9 +128,8 @@ impl<'a> Id<'a> {
     /// cursor: it has nothing better to come back with.
     pub fn points(&self) -> impl Iterator<Item = (Partition, Point)> + use<'a> {
         let Self { first, connection, heads, .. } = *self;
-        let point = move |follow: &Follow| {
-            Some((follow.partition, follow.effective(&heads[usize::from(follow.partition)])?))
-        };
+        let point =
+            move |follow: &Follow| Some((follow.partition, follow.effective(&heads[usize::from(follow.partition)])?));
         let own = connection.follows.iter().filter(move |follow| follow.partition == first).filter_map(point);
         let others = connection.follows.iter().filter(move |follow| follow.partition != first).filter_map(point);
         own.chain(others)

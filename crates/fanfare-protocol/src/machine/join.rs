@@ -12,7 +12,7 @@ use super::chain::Chain;
 use super::connection::{Attempt, Connection, Follow, Id, Join, Resumed};
 use super::{ConnectionKey, Gap, GapReason, Machine, Outlet, Replayed};
 use crate::feed::Cut;
-use crate::rules::{Rule, on};
+use crate::rules::{Rule, on, visited};
 use crate::{Answer, Channel, Cursor, PageLimit, Partition, Point, Position, Query, Read, SharedEvent};
 
 /// Where a connection begins.
@@ -77,6 +77,7 @@ impl Machine {
             let part = &mut self.parts[usize::from(follow.partition)];
             let parked = follow.join.as_deref().is_some_and(|join| join.attempt.is_none());
             if parked && part.waiting.insert(key) {
+                visited!("a parked join goes on");
                 part.wishes().cut([]);
             }
         }
@@ -105,6 +106,7 @@ impl Machine {
         let join = follow.join.as_deref_mut().expect("who waits joins");
         let synced = |seat: &super::Seat| part.channels[seat.channel as usize].synced;
         if (join.no > cut.ack && on(Rule::CutAck)) || !follow.seats.iter().all(synced) {
+            visited!("a join lets a cut pass");
             return false;
         }
         let marker = &cut.marker;
@@ -113,12 +115,21 @@ impl Machine {
         let (start, gap) = match follow.point {
             None => (now.pos, None),
             Some(own) if own.epoch == now.epoch || !on(Rule::Epoch) => match own.pos > now.pos {
-                true => (now.pos, Some(GapReason::UnknownCursor)),
+                true => {
+                    visited!("a join's cursor is above the cut");
+                    (now.pos, Some(GapReason::UnknownCursor))
+                }
                 false => (own.pos, None),
             },
             Some(own) if !on(Rule::EpochResume) => (own.pos.min(now.pos), Some(GapReason::Lost)),
-            Some(own) if marker.previous == Some(own.epoch) => (own.pos.min(marker.base), Some(GapReason::Lost)),
-            Some(_) => (marker.base, Some(GapReason::Lost)),
+            Some(own) if marker.previous == Some(own.epoch) => {
+                visited!("a join comes from the previous epoch");
+                (own.pos.min(marker.base), Some(GapReason::Lost))
+            }
+            Some(_) => {
+                visited!("a join comes from an older epoch");
+                (marker.base, Some(GapReason::Lost))
+            }
         };
         let mut attempt = Attempt {
             tag,
@@ -140,8 +151,12 @@ impl Machine {
             let state = &part.channels[seat.channel as usize];
             if attempt.newest {
                 match state.tail.newest(usize::from(join.replay)) {
-                    Some(events) => attempt.history.extend(events.cloned()),
+                    Some(events) => {
+                        visited!("the newest are in the tail");
+                        attempt.history.extend(events.cloned());
+                    }
                     None => {
+                        visited!("the newest are read");
                         let bytes_max = limits.replay_bytes_max / follow.seats.len();
                         let limit = PageLimit { events_max: usize::from(join.replay), bytes_max };
                         queries.push(Query::Newest(state.name.clone(), limit));
@@ -149,18 +164,22 @@ impl Machine {
                 }
             } else if state.last.pos > start {
                 match state.tail.after(start, on(Rule::TailFrom)) {
-                    Some(events) => attempt.history.extend(events.cloned()),
+                    Some(events) => {
+                        visited!("a join is served from the tail");
+                        attempt.history.extend(events.cloned());
+                    }
                     None => attempt.chains.push(Chain::new(state.name.clone(), start, state.last.pos, now.pos)),
                 }
             }
         }
         let reads = queries.len() + attempt.chains.len();
         if reads > 0 && part.reading >= limits.joins_reading_max {
+            visited!("a join is deferred");
             part.deferred = true;
             return false;
         }
-        if fresh {
-            follow.point = Some(now);
+        if fresh && !on(Rule::ConnectedAll) {
+            follow.point = Some(now); // Else it has none until `connected`, and stays fresh if it must start again.
         }
         if !on(Rule::Connected) && resumed == Resumed::Cursor {
             follow.point = Some(now);
@@ -213,11 +232,12 @@ impl Machine {
         let unknown = resumed == Resumed::Unknown;
         let mut points = SmallVec::<[_; 1]>::new();
         for follow in &mut connection.follows {
-            if let Some(attempt) = follow.join.as_deref_mut().and_then(|join| join.attempt.as_mut()).filter(|a| a.newest) {
-                attempt.history.sort_unstable_by_key(|event| event.pos);
-                if let Some(oldest) = attempt.history.first() {
-                    follow.point = Some(Point { epoch: attempt.epoch, pos: Position(oldest.pos.0 - 1) });
-                }
+            if let Some(attempt) = follow.join.as_deref().and_then(|join| join.attempt.as_ref())
+                && follow.point.is_none()
+            {
+                let oldest = attempt.history.iter().map(|event| event.pos).min();
+                let pos = oldest.map_or(attempt.cut, |oldest| Position(oldest.0 - 1));
+                follow.point = Some(Point { epoch: attempt.epoch, pos });
             }
             points.push(follow.point);
             if unknown {
@@ -228,6 +248,7 @@ impl Machine {
         let id = Id { partitions: self.partitions, first: partitions[0], connection, heads: &self.heads };
         outlet.connected(key, resumed != Resumed::Fresh, id);
         if unknown {
+            visited!("an unknown cursor is told");
             self.tell_unknown(key, &points, outlet);
         }
         for partition in partitions {
@@ -262,6 +283,7 @@ impl Machine {
         let follow = connection.follow(partition).expect("who joins follows");
         let Some(attempt) = follow.join.as_deref_mut().and_then(|join| join.attempt.as_mut()) else { return };
         if attempt.reads > 0 {
+            visited!("a join has its cut and still reads");
             return;
         }
         let (tag, epoch, cut, start) = (attempt.tag, attempt.epoch, attempt.cut, attempt.start);
@@ -285,6 +307,7 @@ impl Machine {
             tell(connection, Some(point), Frame::Gap(&gap));
         }
         for (channel, from, to) in window.gaps {
+            visited!("a join is told a gap");
             let gap = Gap { channels: vec![channel], reason: GapReason::Expired, from, to };
             let point = (!on(Rule::GapId)).then_some(Point { epoch, pos: to });
             tell(connection, point, Frame::Gap(&gap));
@@ -299,12 +322,14 @@ impl Machine {
             let own = follow.point.expect("who is cut has a point");
             let reached = Point { epoch, pos: if own.epoch == epoch { own.pos.max(cut) } else { cut } };
             tell_point(connection, partition, reached);
-            for event in buffer.iter().filter(|event| event.pos > cut ) {
+            for event in buffer.iter().filter(|event| event.pos > cut) {
+                visited!("a join's buffer goes out");
                 tell(connection, Some(Point { epoch, pos: event.pos }), Frame::Event(event));
             }
             connection.follow(partition).expect("who joins follows").join = None;
             part.attempts.remove(&tag);
         } else if outlet.is_idle(key) && part.reading < limits.joins_reading_max {
+            visited!("a join reads its next window");
             let queries: Vec<_> = attempt.next_queries(limits.replay_bytes_max, limits.page_events_max).collect();
             attempt.reads = queries.len();
             part.reading += 1;
@@ -317,7 +342,9 @@ impl Machine {
             // Lets go of everything; it gets a new cut once the connection has taken what it has (see `resume`).
             follow.join.as_deref_mut().expect("looked at above").attempt = None;
             part.attempts.remove(&tag);
+            visited!("a join is parked");
             if outlet.is_idle(key) {
+                visited!("a join gives way to others");
                 part.waiting.insert(key);
                 part.deferred = true;
             }
@@ -344,6 +371,7 @@ impl Machine {
     pub(super) fn restart_joins(&mut self, partition: Partition) {
         let keys: Vec<_> = self.parts[usize::from(partition)].attempts.values().copied().collect();
         for key in keys {
+            visited!("a join with a cut starts again");
             self.restart_join(partition, key);
         }
     }
@@ -352,6 +380,7 @@ impl Machine {
     pub(super) fn undefer(&mut self, partition: Partition) {
         let part = &mut self.parts[usize::from(partition)];
         if part.reading < self.limits.joins_reading_max && mem::take(&mut part.deferred) {
+            visited!("deferred joins get another cut");
             part.wishes().cut([]);
         }
     }
@@ -389,6 +418,7 @@ impl Attempt {
         }
         let mut events = mem::take(&mut self.history);
         if let Some(end) = unread {
+            visited!("a window holds back what others haven't read");
             events.sort_by_key(|event| event.pos);
             self.history = events.split_off(events.partition_point(|event| event.pos <= end));
         }

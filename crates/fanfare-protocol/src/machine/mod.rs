@@ -21,7 +21,7 @@ use slab::Slab;
 use smallvec::SmallVec;
 
 use crate::feed::{Cut, Delivery};
-use crate::rules::{Rule, on};
+use crate::rules::{Rule, on, visited};
 use crate::{Answer, Channel, Epoch, Partition, Partitions, Position, SharedEvent, Wishes};
 use channel::{ChannelState, Tail};
 pub use connection::Id;
@@ -231,23 +231,25 @@ impl Machine {
             (_, Delivery::Answer(tag, answer)) => self.answer(partition, tag, answer, outlet),
             (State::Down, Delivery::Event(..)) => {}
             (State::Down, Delivery::Cut(cut)) => self.resync(partition, cut, outlet),
-            (State::Sync(_), held) if on(Rule::Hold) || !matches!(held, Delivery::Event(..)) => {
+            (State::Sync(resync), held) if resync.holds(&held) => {
                 part.hold_bytes += cost(&held);
                 part.hold.push_back(held);
                 if part.hold_bytes > self.limits.hold_bytes_max {
+                    visited!("a resync holds too much");
                     self.break_off(partition);
                 }
             }
             (_, Delivery::Event(epoch, event)) => self.event(partition, epoch, &event, outlet),
-            (State::Live, Delivery::Cut(cut)) => {
-                if cut.marker.epoch != self.heads[usize::from(partition)].epoch && on(Rule::CutEpoch) {
+            (state, Delivery::Cut(cut)) => {
+                let live = matches!(state, State::Live); // Without `hold-cuts` it needn't be.
+                if live && cut.marker.epoch != self.heads[usize::from(partition)].epoch && on(Rule::CutEpoch) {
+                    visited!("a live stream meets a new epoch's cut");
                     self.restart_joins(partition);
                     self.resync(partition, cut, outlet);
                 } else {
                     self.cut(partition, &cut, outlet);
                 }
             }
-            (State::Sync(_), Delivery::Cut(_)) => unreachable!("cuts are always held"),
         }
     }
 
@@ -285,6 +287,7 @@ impl Machine {
                 }
             }
             for index in gone {
+                visited!("a channel has lingered out");
                 part.lingering.remove(&index);
                 let state = part.channels.remove(index as usize);
                 part.index.remove(&state.name);
@@ -296,6 +299,7 @@ impl Machine {
     /// An event in a live stream.
     fn event(&mut self, partition: Partition, epoch: Epoch, event: &SharedEvent, outlet: &mut impl Outlet) {
         if epoch != self.heads[usize::from(partition)].epoch && on(Rule::Epoch) {
+            visited!("a live stream meets another epoch's event");
             return self.break_off(partition);
         }
         let part = &self.parts[usize::from(partition)];
@@ -325,6 +329,7 @@ impl Machine {
         let Some(&index) = part.index.get(&event.channel) else { return };
         let state = &mut part.channels[index as usize];
         if !state.synced {
+            visited!("an event of a channel that is not synced");
             return;
         }
         state.last = crate::Last { pos: event.pos, exact: true };
@@ -353,6 +358,7 @@ impl Machine {
             }
         }
         for key in overflown {
+            visited!("a join's buffer is full");
             self.restart_join(partition, key);
         }
     }
@@ -379,11 +385,15 @@ impl Machine {
         for (channel, last) in &marker.lasts {
             let Some(&index) = part.index.get(channel) else { continue };
             let state = &mut part.channels[index as usize];
+            visited!("a cut is too old for a channel", if !state.synced && state.want_no > cut.ack);
             if !state.synced && (state.want_no <= cut.ack || !on(Rule::CutAck)) {
                 state.synced = true;
                 state.last = match *last {
                     Some(pos) => crate::Last { pos, exact: true },
-                    None if on(Rule::UnknownFloor) => crate::Last { pos: marker.floor, exact: false },
+                    None if on(Rule::UnknownFloor) => {
+                        visited!("a channel is unknown at its cut");
+                        crate::Last { pos: marker.floor, exact: false }
+                    }
                     None => crate::Last::default(),
                 };
                 state.tail = Tail::starting(marker.last);
@@ -433,14 +443,7 @@ impl Machine {
     }
 
     /// Tells a gap to everyone who is live on a channel and not beyond its end.
-    fn gap_for_live(
-        &mut self,
-        partition: Partition,
-        index: u32,
-        gap: &Gap,
-        below: Position,
-        outlet: &mut impl Outlet,
-    ) {
+    fn gap_for_live(&mut self, partition: Partition, index: u32, gap: &Gap, below: Position, outlet: &mut impl Outlet) {
         let Self { heads, parts, connections, .. } = self;
         for &key in &parts[usize::from(partition)].channels[index as usize].subscribers {
             let connection = connections[key as usize].as_deref_mut().expect("a subscriber is a connection");
@@ -457,7 +460,9 @@ impl Machine {
         match (&part.state, part.attempts.get(&tag)) {
             (State::Sync(resync), _) if resync.tag == tag => self.resync_answer(partition, answer, outlet),
             (_, Some(&key)) => self.join_answer(partition, key, answer, outlet),
-            _ => {} // Of an attempt that is no more.
+            _ => {
+                visited!("an answer to an attempt that is no more");
+            }
         }
     }
 
@@ -499,6 +504,7 @@ impl Part {
     /// The channel's number; wished for if it wasn't.
     fn channel(&mut self, name: &Channel) -> u32 {
         if let Some(&index) = self.index.get(name) {
+            visited!("a lingering channel is followed again", if self.lingering.contains(&index));
             self.lingering.remove(&index);
             self.channels[index as usize].lingering = 0;
             return index;

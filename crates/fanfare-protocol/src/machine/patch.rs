@@ -7,7 +7,7 @@ use smallvec::smallvec;
 use super::connection::{Follow, Id};
 use super::{ConnectionKey, Machine, Outlet};
 use crate::feed::Cut;
-use crate::rules::{Rule, on};
+use crate::rules::{Rule, on, visited};
 use crate::{Channel, Partition, Point};
 
 /// A channel that a connection waits for.
@@ -70,6 +70,7 @@ impl Machine {
             let connection = connections[key as usize].as_deref_mut().expect("who adds is a connection");
             connection.adding -= 1;
             if connection.follow(partition).is_none() {
+                visited!("a PATCH leads into a new partition");
                 let point = Point { epoch: heads[usize::from(partition)].epoch, pos: cut.marker.last };
                 let point = Some(point);
                 connection.follows.push(Follow { partition, point, seats: smallvec![], join: None });
@@ -87,6 +88,7 @@ impl Machine {
     pub(super) fn drop_patched(&mut self, key: ConnectionKey) {
         for part in &mut self.parts {
             for adding in part.adding.extract_if(.., |adding| adding.key == key).collect::<Vec<_>>() {
+                visited!("a connection leaves before its PATCH is done");
                 part.channels[adding.channel as usize].adding -= 1;
                 part.linger(adding.channel);
             }
@@ -96,7 +98,7 @@ impl Machine {
     /// The frame that answers a PATCH: its id covers the partitions that are new.
     fn answer_patch(&mut self, key: ConnectionKey, outlet: &mut impl Outlet) {
         let connection = self.connections[key as usize].as_deref().expect("who patches is a connection");
-        if connection.adding == 0 && connection.connected && on(Rule::PatchId) {
+        if connection.adding == 0 && connection.connected {
             let first = connection.follows[0].partition;
             outlet.subscribed(key, Id { partitions: self.partitions, first, connection, heads: &self.heads });
         }
@@ -104,8 +106,17 @@ impl Machine {
 
     fn unsubscribe(&mut self, key: ConnectionKey, channel: &Channel) {
         let partition = self.partitions.of(channel);
-        let Some(&index) = self.parts[usize::from(partition)].index.get(channel) else { return };
+        let part = &mut self.parts[usize::from(partition)];
+        let Some(&index) = part.index.get(channel) else { return };
         let connection = self.connections[key as usize].as_deref_mut().expect("who patches is a connection");
+        if let Some(at) = part.adding.iter().position(|adding| adding.key == key && adding.channel == index) {
+            visited!("a channel is left before it has begun");
+            part.adding.swap_remove(at);
+            part.channels[index as usize].adding -= 1;
+            part.linger(index);
+            connection.adding -= 1;
+            return;
+        }
         let Some(follow) = connection.follow(partition) else { return };
         let Some(at) = follow.seats.iter().position(|seat| seat.channel == index) else { return };
         let seat = follow.seats.swap_remove(at);

@@ -4,12 +4,14 @@
 use std::collections::{HashMap, VecDeque};
 use std::mem;
 
+use indexmap::IndexMap;
+
 use super::chain::Chain;
 use super::channel::Tail;
 use super::connection::Id;
 use super::{Gap, GapReason, Machine, Outlet, Replayed, State};
-use crate::feed::{BATCH_MAX, Cut};
-use crate::rules::{Rule, on};
+use crate::feed::{BATCH_MAX, Cut, Delivery};
+use crate::rules::{Rule, on, visited};
 use crate::{Answer, Channel, Epoch, Last, PageLimit, Partition, Point, Position, Query, Read, SharedEvent};
 
 #[derive(Debug)]
@@ -27,7 +29,7 @@ pub(super) struct Resync {
     /// Where each synced channel stands now, if that is known.
     newest: HashMap<Channel, Option<Position>>,
     floor: Position,
-    chains: HashMap<Channel, Chain>,
+    chains: IndexMap<Channel, Chain>,
     missed: Vec<SharedEvent>,
     missed_bytes: usize,
     gaps: Vec<(Channel, Position, Position)>,
@@ -47,11 +49,18 @@ impl Machine {
             part.state = State::Live;
             return self.cut(partition, &cut, outlet);
         }
+        if !on(Rule::ResyncJoin) && marker.epoch == head.epoch {
+            self.cut_joins(partition, &cut, outlet);
+        }
+        let (part, head) = (&mut self.parts[usize::from(partition)], &mut self.heads[usize::from(partition)]);
         let start = if marker.epoch == head.epoch {
+            visited!("a resync in the same epoch");
             if on(Rule::ResyncFill) { head.seen } else { marker.last }
         } else if marker.previous == Some(head.epoch) || !on(Rule::EpochResume) {
+            visited!("a resync into the next epoch");
             head.seen.min(marker.base)
         } else {
+            visited!("a resync into some other epoch");
             marker.base
         };
         let synced: Vec<_> =
@@ -65,7 +74,7 @@ impl Machine {
             reads: 0,
             newest: HashMap::new(),
             floor: Position(0),
-            chains: HashMap::new(),
+            chains: IndexMap::new(),
             missed: Vec::new(),
             missed_bytes: 0,
             gaps: Vec::new(),
@@ -96,8 +105,10 @@ impl Machine {
                 if let Some(chain) = resync.chains.get_mut(&channel) {
                     chain.take(page, &mut resync.missed, &mut resync.gaps);
                     if resync.missed_bytes > bytes_max {
+                        visited!("a resync has too much to read");
                         resync.give_up();
                     } else if !chain.done {
+                        visited!("a resync reads another page");
                         resync.queries.push_back(Query::After(channel, chain.at, limit));
                     }
                 }
@@ -140,6 +151,7 @@ impl Machine {
             let Some(&index) = part.index.get(&channel) else { continue };
             let state = &mut part.channels[index as usize];
             if state.synced {
+                visited!("a resync finds a gap");
                 if on(Rule::TailReset) {
                     state.tail = Tail::starting(end);
                 }
@@ -165,6 +177,7 @@ impl Machine {
         while matches!(self.parts[usize::from(partition)].state, State::Live) {
             let part = &mut self.parts[usize::from(partition)];
             let Some(held) = part.hold.pop_front() else { break };
+            visited!("what was held goes on");
             part.hold_bytes -= super::cost(&held);
             self.deliver(partition, held, outlet);
         }
@@ -185,6 +198,7 @@ impl Machine {
             let Some(connection) = connection.as_deref_mut() else { continue };
             let Some(follow) = connection.follow(partition) else { continue };
             let (None, Some(own)) = (&follow.join, follow.effective(&heads[usize::from(partition)])) else { continue };
+            visited!("a live connection is told of a new epoch");
             let follows_on = marker.previous == Some(own.epoch) || !on(Rule::EpochResume);
             let pos = if follows_on { own.pos.min(marker.base) } else { marker.base };
             follow.point = Some(Point { epoch: marker.epoch, pos });
@@ -197,11 +211,27 @@ impl Machine {
 }
 
 impl Resync {
+    /// Whether an item of the stream has to wait until everything is filled.
+    pub(super) fn holds(&self, delivery: &Delivery) -> bool {
+        match delivery {
+            Delivery::Event(_, event) => on(Rule::Hold) && (on(Rule::HoldPartition) || self.fills(&event.channel)),
+            Delivery::Cut(_) => on(Rule::HoldCuts),
+            Delivery::Break | Delivery::Answer(..) => false,
+        }
+    }
+
+    fn fills(&self, channel: &Channel) -> bool {
+        !self.newest.contains_key(channel) || self.chains.contains_key(channel)
+    }
+
     /// Decides what is to be read of a channel.
     fn look_at(&mut self, channel: Channel, newest: Option<Position>, floor: Position, limit: PageLimit) {
         let cut = self.cut.marker.last;
         match newest {
-            None if floor > self.start => self.gaps.push((channel, self.start, floor.min(cut))),
+            None if floor > self.start => {
+                visited!("a resync finds a channel forgotten");
+                self.gaps.push((channel, self.start, floor.min(cut)));
+            }
             Some(newest) if newest > self.start => {
                 self.queries.push_back(Query::After(channel.clone(), self.start, limit));
                 self.chains.insert(channel.clone(), Chain::new(channel, self.start, newest, cut));
@@ -226,10 +256,19 @@ impl Resync {
             Some(newest) if newest <= cut => Last { pos: newest, exact: true },
             Some(newest) if !on(Rule::ResyncLastPrev) => Last { pos: newest, exact: true },
             Some(_) => match self.chains.get(channel).and_then(|chain| chain.before_first_after) {
-                Some(before) if before.exact && before.pos <= cut => before,
-                _ => inexact,
+                Some(before) if before.exact && before.pos <= cut => {
+                    visited!("the first event after the cut tells the last one before it");
+                    before
+                }
+                _ => {
+                    visited!("nothing tells the last event before the cut");
+                    inexact
+                }
             },
-            None => Last { pos: last.pos.max(self.floor.min(cut)), exact: false },
+            None => {
+                visited!("a channel is unknown after a resync");
+                Last { pos: last.pos.max(self.floor.min(cut)), exact: false }
+            }
         }
     }
 }

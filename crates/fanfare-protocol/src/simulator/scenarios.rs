@@ -1,0 +1,320 @@
+//! Directed stories: for the backstops, which nothing but a broken backbone needs, for what seeds find too rarely,
+//! and for bugs that seeds did find.
+
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use crate::rules::switches::without;
+use crate::{
+    Action, Answer, Channel, Confirmation, Content, Cut, Delivery, Epoch, Event, Feed, FeedTiming, Gap, Id, Last,
+    Machine, MachineLimits, Marker, Outlet, Page, Partitions, Patch, Position, Query, Replayed, Rule, SharedEvent,
+    Start, WishBatch, Wishes,
+};
+
+const NOW: Duration = Duration::from_secs(1);
+
+fn channel(name: &str) -> Channel {
+    Channel::parse(name).expect("valid")
+}
+
+fn epoch() -> Epoch {
+    Epoch::parse("abcdef").expect("valid")
+}
+
+fn exact(pos: u64) -> Last {
+    Last { pos: Position(pos), exact: true }
+}
+
+fn marker(nonce: u64, lasts: Vec<(Channel, Option<Position>)>) -> Arc<Marker> {
+    let (base, last, floor) = (Position(0), Position(10), Position(0));
+    Arc::new(Marker { nonce, epoch: epoch(), previous: None, base, last, floor, lasts })
+}
+
+fn event(name: &str, pos: u64, prev: u64) -> SharedEvent {
+    let content = Content { name: None, key: None, ttl: None, data: "x".into() };
+    SharedEvent::new(Event { channel: channel(name), pos: Position(pos), prev: exact(prev), content })
+}
+
+/// What a connection was sent: events by position, gaps by reason.
+#[derive(Debug, Default, PartialEq)]
+struct Sent {
+    lines: Vec<String>,
+    busy: bool,
+}
+
+impl Outlet for Sent {
+    fn connected(&mut self, _: u32, _: bool, id: Id<'_>) {
+        let at = id.points().next().map_or(0, |(_, point)| point.pos.0);
+        self.lines.push(format!("connected at {at}"));
+    }
+
+    fn event(&mut self, _: u32, _: Epoch, event: &SharedEvent, _: Replayed, _: Id<'_>) {
+        self.lines.push(format!("{} on {}", event.pos, event.channel.as_str()));
+    }
+
+    fn gap(&mut self, _: u32, gap: &Gap, _: Id<'_>) {
+        self.lines.push(format!("gap {} from {} to {}", gap.reason.as_str(), gap.from, gap.to));
+    }
+
+    fn subscribed(&mut self, _: u32, _: Id<'_>) {
+        self.lines.push("subscribed".to_owned());
+    }
+
+    fn is_idle(&self, _: u32) -> bool {
+        !self.busy
+    }
+}
+
+/// A machine of one partition, and all that a test says to it.
+struct Stage {
+    machine: Machine,
+    wishes: Arc<Mutex<Wishes>>,
+    sent: Sent,
+}
+
+impl Stage {
+    fn new(limits: MachineLimits) -> Self {
+        let wishes = Arc::new(Mutex::new(Wishes::default()));
+        let machine = Machine::new(Partitions::ONE, limits, vec![wishes.clone()]);
+        Self { machine, wishes, sent: Sent::default() }
+    }
+
+    fn take(&self) -> WishBatch {
+        self.wishes.lock().expect("no panic").take()
+    }
+
+    fn deliver(&mut self, delivery: Delivery) {
+        self.machine.deliver(0, delivery, &mut self.sent);
+    }
+
+    fn event(&mut self, event: SharedEvent) {
+        self.deliver(Delivery::Event(epoch(), event));
+    }
+
+    /// A cut at a position, for everything that was wished for so far.
+    fn cut(&mut self, last: u64, lasts: &[(&str, u64)]) {
+        let ack = self.take().number;
+        let lasts = lasts.iter().map(|(name, last)| (channel(name), Some(Position(*last)))).collect();
+        let marker = Arc::new(Marker { last: Position(last), ..marker(1, lasts).as_ref().clone() });
+        self.deliver(Delivery::Cut(Cut { marker, ack, connection: 1 }));
+    }
+
+    fn join(&mut self, key: u32, channels: &[&str], start: Start) {
+        let channels: Vec<_> = channels.iter().map(|name| channel(name)).collect();
+        self.machine.join(key, &channels, start, None);
+    }
+
+    fn sent(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.sent.lines)
+    }
+}
+
+fn ample() -> MachineLimits {
+    MachineLimits {
+        tail_events_max: 100,
+        tail_bytes_max: 1 << 20,
+        page_events_max: 100,
+        replay_bytes_max: 1 << 20,
+        joins_reading_max: 100,
+        join_buffer_bytes_max: 1 << 20,
+        resync_bytes_max: 1 << 20,
+        resync_reads_max: 8,
+        hold_bytes_max: 1 << 20,
+    }
+}
+
+/// A connection that is live on `x`, whose last event stands at 10.
+fn live() -> Stage {
+    let mut stage = Stage::new(ample());
+    stage.join(0, &["x"], Start::Fresh { replay: 0 });
+    stage.cut(10, &[("x", 10)]);
+    assert_eq!(stage.sent(), ["connected at 10"]);
+    stage
+}
+
+#[test]
+fn an_event_that_skips_another_one_is_a_hole() {
+    let story = |off: &[Rule]| {
+        without(off, || {
+            let mut stage = live();
+            stage.event(event("x", 30, 20));
+            (stage.sent(), stage.take().distrust)
+        })
+    };
+    assert_eq!(story(&[]), (vec!["gap lost from 10 to 20".to_owned()], Some(1)));
+    assert_eq!(story(&[Rule::BackstopPrev]), (vec!["30 on x".to_owned()], None), "20 is lost, and nobody says so");
+    assert_eq!(story(&[Rule::BackstopGapFirst]), (vec![], Some(1)), "the resync is all there is");
+}
+
+#[test]
+fn a_cut_that_knows_of_a_later_event_is_a_hole() {
+    let story = |off: &[Rule]| {
+        without(off, || {
+            let mut stage = live();
+            stage.cut(25, &[("x", 20)]);
+            (stage.sent(), stage.take().distrust)
+        })
+    };
+    assert_eq!(story(&[]), (vec!["gap lost from 10 to 25".to_owned()], Some(1)));
+    assert_eq!(story(&[Rule::BackstopLast]), (vec![], None), "20 is lost, and nobody says so");
+}
+
+/// The last connection's barrier was slow: its script runs when the next connection is up. It names `x`, whose
+/// SUBSCRIBE is under way again, and the awaited barrier knows of the wish for it.
+#[test]
+fn a_marker_of_the_last_connection_is_not_the_awaited_one() {
+    let story = |off: &[Rule]| {
+        without(off, || {
+            let timing = FeedTiming { deadline: Duration::from_secs(5), beacon_interval: Duration::from_secs(1) };
+            let mut feed = Feed::new(1, timing, NOW);
+            let x = channel("x");
+            let want = |number, wanted: bool, cut: bool| WishBatch {
+                number,
+                wanted: vec![(channel("x"), wanted)],
+                cut,
+                cuts: if cut && wanted { vec![channel("x")] } else { Vec::new() },
+                ..WishBatch::default()
+            };
+            let mut actions = Vec::new();
+            feed.opened(NOW, &mut actions);
+            feed.marker_confirmed(NOW, &mut actions);
+            feed.wishes(NOW, 0, want(1, true, true), &mut actions);
+            feed.confirmed(NOW, &x, Confirmation::Subscribed, &mut actions);
+            feed.marker(NOW, marker(1, vec![]), &mut actions);
+            let late = actions.iter().find_map(|action| match action {
+                Action::Barrier(nonce, channels) if channels.contains(&x) => Some(*nonce),
+                _ => None,
+            });
+            feed.broken(&mut actions);
+            feed.opened(NOW, &mut actions);
+            feed.confirmed(NOW, &x, Confirmation::Subscribed, &mut actions);
+            // Nobody wants it, and then somebody does: two confirmations are outstanding when the barrier goes out.
+            feed.wishes(NOW, 0, want(2, false, false), &mut actions);
+            feed.wishes(NOW, 0, want(3, true, true), &mut actions);
+            feed.marker_confirmed(NOW, &mut actions);
+            actions.clear();
+            let late = late.expect("the second barrier names it");
+            feed.marker(NOW, marker(late, vec![(x, Some(Position(10)))]), &mut actions);
+            actions.iter().find_map(|action| match action {
+                Action::Deliver(0, Delivery::Cut(cut)) => Some(cut.ack),
+                _ => None,
+            })
+        })
+    };
+    assert_eq!(story(&[]), None);
+    assert_eq!(story(&[Rule::Nonce]), Some(3), "it would sync what is not subscribed");
+}
+
+/// Wanted, left and wanted again before the first confirmation came: that one is not the last.
+#[test]
+fn a_confirmation_counts_only_when_no_other_is_outstanding() {
+    let story = |off: &[Rule]| {
+        without(off, || {
+            let timing = FeedTiming { deadline: Duration::from_secs(5), beacon_interval: Duration::from_secs(1) };
+            let mut feed = Feed::new(1, timing, NOW);
+            let mut actions = Vec::new();
+            feed.opened(NOW, &mut actions);
+            feed.marker_confirmed(NOW, &mut actions);
+            for (number, wanted) in [(1, true), (2, false), (3, true)] {
+                let wanted = vec![(channel("x"), wanted)];
+                feed.wishes(NOW, 0, WishBatch { number, wanted, ..WishBatch::default() }, &mut actions);
+            }
+            let (cut, cuts) = (true, vec![channel("x")]);
+            feed.wishes(NOW, 0, WishBatch { number: 4, cut, cuts, ..WishBatch::default() }, &mut actions);
+            feed.marker(NOW, marker(1, vec![]), &mut actions);
+            let confirmations = [Confirmation::Subscribed, Confirmation::Unsubscribed, Confirmation::Subscribed];
+            let asked_after = confirmations.iter().position(|what| {
+                feed.confirmed(NOW, &channel("x"), *what, &mut actions);
+                actions.iter().any(|action| matches!(action, Action::Barrier(_, channels) if !channels.is_empty()))
+            });
+            asked_after.expect("it is asked for in the end") + 1
+        })
+    };
+    assert_eq!(story(&[]), 3);
+    assert_eq!(story(&[Rule::Count]), 1, "it is not subscribed then");
+}
+
+#[test]
+fn a_gap_is_told_before_the_cursor_enters_it() {
+    let mut limits = ample();
+    limits.page_events_max = 1;
+    let mut stage = Stage::new(limits);
+    let cursor = crate::Cursor::parse("abcdef-10").expect("valid");
+    stage.join(0, &["x", "y"], Start::Cursor(cursor));
+    stage.cut(100, &[("x", 90), ("y", 80)]);
+    let tags: Vec<_> = stage.take().reads.iter().map(|read| read.tag).collect();
+    stage.sent.busy = true; // So that it is parked after the first window.
+    // Of `x` everything up to 50 is trimmed; of `y` the first page ends at 30.
+    let page = |event| Page { events: vec![event], more: true };
+    stage.deliver(Delivery::Answer(tags[0], Answer::Page(channel("x"), page(event("x", 60, 50)))));
+    stage.deliver(Delivery::Answer(tags[0], Answer::Page(channel("y"), page(event("y", 30, 10)))));
+    assert_eq!(stage.sent(), ["connected at 10", "gap expired from 10 to 50", "30 on y"]);
+}
+
+#[test]
+fn a_tail_begins_after_the_gap_that_a_resync_told() {
+    let mut stage = live();
+    stage.deliver(Delivery::Break);
+    stage.cut(100, &[]);
+    let tag = stage.take().reads[0].tag;
+    stage.deliver(Delivery::Answer(tag, Answer::Lasts(vec![(channel("x"), Some(Position(90)))], Position(0))));
+    let tag = stage.take().reads[0].tag;
+    // 20 is there, 90 was the last, and what lies between is gone.
+    let page = Page { events: vec![event("x", 20, 10)], more: false };
+    stage.deliver(Delivery::Answer(tag, Answer::Page(channel("x"), page)));
+    assert_eq!(stage.sent(), ["gap expired from 20 to 90", "20 on x"]);
+    stage.join(1, &["x"], Start::Cursor(crate::Cursor::parse("abcdef-20").expect("valid")));
+    stage.cut(100, &[]);
+    let reads = stage.take().reads;
+    assert!(matches!(&reads[..], [read] if matches!(read.query, Query::After(..))), "it must read: {reads:?}");
+}
+
+#[test]
+fn a_channel_that_is_left_before_it_has_begun_never_begins() {
+    let mut stage = live();
+    let plus = Patch { subscribe: vec![channel("y")], ..Patch::default() };
+    let minus = Patch { unsubscribe: vec![channel("y")], ..Patch::default() };
+    for patch in [plus.clone(), minus, plus] {
+        stage.machine.patch(0, patch, &mut stage.sent);
+    }
+    stage.cut(20, &[("y", 20)]);
+    stage.event(event("y", 30, 20));
+    assert_eq!(stage.sent(), ["subscribed", "subscribed", "30 on y"], "once");
+    stage.machine.leave(0);
+}
+
+#[test]
+fn a_new_client_that_must_start_again_is_still_replayed_the_newest() {
+    let mut stage = Stage::new(ample());
+    stage.join(0, &["x"], Start::Fresh { replay: 2 });
+    stage.cut(10, &[("x", 10)]);
+    assert_eq!(stage.take().reads.len(), 1);
+    stage.deliver(Delivery::Break);
+    stage.cut(10, &[]);
+    let tag = stage.take().reads[0].tag;
+    stage.deliver(Delivery::Answer(tag, Answer::Lasts(vec![(channel("x"), Some(Position(10)))], Position(0))));
+    let reads = stage.take().reads;
+    assert!(matches!(&reads[..], [read] if matches!(read.query, Query::Newest(..))), "{reads:?}");
+    let page = Page { events: vec![event("x", 5, 0), event("x", 10, 5)], more: false };
+    stage.deliver(Delivery::Answer(reads[0].tag, Answer::Page(channel("x"), page)));
+    assert_eq!(stage.sent(), ["connected at 4", "5 on x", "10 on x"]);
+}
+
+#[test]
+fn a_page_that_has_room_for_nothing_has_one_event() {
+    let mut store = crate::Store::new(crate::Retention {
+        history_size: 10,
+        history_age: Duration::from_secs(60),
+        forget_age: Duration::from_secs(60),
+        idempotency_window: Duration::from_secs(60),
+    });
+    let identity = crate::Identity { replication: 1, run: 1, first_history: true };
+    let caller = crate::Caller { now: Position(100), identity, new_epoch: epoch() };
+    for _ in 0..2 {
+        let content = Content { name: None, key: None, ttl: None, data: "x".into() };
+        store.publish(caller, crate::Draft { channel: channel("x"), content, idempotency: None });
+    }
+    let limit = crate::PageLimit { events_max: 10, bytes_max: 0 };
+    let page = store.history_after(&channel("x"), Position(0), limit, Position(100));
+    assert_eq!((page.events.len(), page.more), (1, true));
+}
