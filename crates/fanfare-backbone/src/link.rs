@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use fanfare_protocol::{Answer, Channel, Confirmation, Epoch, Marker, Query, SharedEvent, ShardIndex};
+use fanfare_protocol::{Answer, Channel, Confirmation, Epoch, Marker, Query, ShardIndex, SharedEvent};
 use tokio::sync::mpsc;
 
 use crate::in_process::Hub;
