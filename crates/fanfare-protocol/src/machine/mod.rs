@@ -218,6 +218,12 @@ impl Machine {
         self.connections.get(key as usize).and_then(Option::as_deref).is_some_and(|connection| connection.connected)
     }
 
+    /// Whether a partition's stream is held while a resync fills it.
+    #[cfg(test)]
+    pub(crate) fn is_held(&self, partition: Partition) -> bool {
+        matches!(self.parts[usize::from(partition)].state, State::Sync(_))
+    }
+
     /// Channels that are wished for in a partition.
     pub fn channels(&self, partition: Partition) -> usize {
         self.parts[usize::from(partition)].channels.len()

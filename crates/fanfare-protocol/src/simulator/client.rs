@@ -111,7 +111,7 @@ impl Outlet for Backlogs<'_> {
     }
 
     fn event(&mut self, to: ConnectionKey, _: Epoch, event: &SharedEvent, _: Replayed, id: Id<'_>) {
-        let entry = event.content.data.parse().expect("payloads are numbers");
+        let entry = entry_of(event);
         let (channel, pos) = (event.channel.clone(), event.pos);
         let id = text(id, Some(&channel));
         self.frame(to, Kind::Event { channel, pos, entry }, id);
@@ -133,6 +133,10 @@ impl Outlet for Backlogs<'_> {
         let conn = &self.conns[self.keys[to as usize].expect("a connection")];
         conn.backlog.len() < if conn.swift { 8 } else { 1 }
     }
+}
+
+pub(super) fn entry_of(event: &SharedEvent) -> usize {
+    event.content.data.parse().expect("payloads are numbers")
 }
 
 /// The `id:` line, as an edge writes it.

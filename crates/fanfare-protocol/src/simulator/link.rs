@@ -28,7 +28,8 @@ enum Item {
     Unsubscribe(Channel),
     SubscribeMarker,
     Barrier(u64, Vec<Channel>),
-    Read(ShardIndex, Read),
+    /// With the epoch of the cut that it belongs to.
+    Read(ShardIndex, Read, Option<Epoch>),
     Confirmed(Channel, Confirmation),
     MarkerConfirmed,
     Event(Epoch, SharedEvent),
@@ -119,7 +120,10 @@ impl World {
                 }
                 Action::SubscribeMarker => up(self, Lane::SubscriptionUp, Item::SubscribeMarker),
                 Action::Barrier(nonce, channels) => up(self, Lane::CommandsUp, Item::Barrier(nonce, channels)),
-                Action::Read(shard, read) => up(self, Lane::CommandsUp, Item::Read(shard, read)),
+                Action::Read(shard, read) => {
+                    let epoch = self.edges[edge].shards[shard].cut_epochs[usize::from(partition)];
+                    up(self, Lane::CommandsUp, Item::Read(shard, read, epoch));
+                }
                 Action::Deliver(shard, delivery) => self.queue(edge, shard, partition, delivery),
             }
         }
@@ -194,9 +198,14 @@ impl World {
                 }
                 self.send_down(link, Lane::CommandsDown, Item::BarrierAnswered(nonce, marker));
             }
-            Item::Read(shard, read) => {
+            Item::Read(shard, read, epoch) => {
                 let now = self.clock(partition, server);
                 let answer = read_from(self.server(partition, server), read.query, now);
+                if let Answer::Page(_, page) = &answer
+                    && self.server(partition, server).epoch != epoch
+                {
+                    self.check.mixed.extend(page.events.iter().map(super::client::entry_of));
+                }
                 self.send_down(link, Lane::CommandsDown, Item::Answered(shard, read.tag, answer));
             }
             _ => unreachable!("only requests go up"),
