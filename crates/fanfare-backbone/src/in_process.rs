@@ -13,7 +13,7 @@ use fanfare_protocol::{
 };
 use tokio::sync::mpsc;
 
-use crate::link::{Link, LinkEvent};
+use crate::link::LinkEvent;
 use crate::{BackboneError, PublishError, Receipt};
 
 /// Arrivals that may wait in a link. A feed that falls so far behind has its link broken and resyncs, as Redis cuts
@@ -31,9 +31,17 @@ pub struct InProcess {
     hubs: Vec<Arc<Hub>>,
 }
 
+/// A link: its place in the hub, and what arrives there.
+#[derive(Debug)]
+pub(crate) struct HubLink {
+    id: u64,
+    hub: Arc<Hub>,
+    arrivals: mpsc::Receiver<LinkEvent>,
+}
+
 /// A partition's store and its links.
 #[derive(Debug)]
-pub(crate) struct Hub {
+struct Hub {
     identity: Identity,
     inside: Mutex<Inside>,
 }
@@ -92,7 +100,7 @@ impl InProcess {
         self.hub(self.partitions.of(channel)).lock().page(channel, after, limit)
     }
 
-    pub(crate) fn connect(&self, partition: Partition) -> Link {
+    pub(crate) fn connect(&self, partition: Partition) -> HubLink {
         let hub = self.hub(partition).clone();
         let (sender, arrivals) = mpsc::channel(ARRIVALS_MAX);
         let mut inside = hub.lock();
@@ -100,11 +108,43 @@ impl InProcess {
         let id = inside.links_opened;
         inside.links.insert(id, Subscriber { arrivals: sender, marker: false });
         drop(inside);
-        Link::new(id, hub, arrivals)
+        HubLink { id, hub, arrivals }
     }
 
     fn hub(&self, partition: Partition) -> &Arc<Hub> {
         &self.hubs[usize::from(partition)]
+    }
+}
+
+impl HubLink {
+    pub(crate) async fn arrivals(&mut self, into: &mut Vec<LinkEvent>, max: usize) -> Option<()> {
+        (self.arrivals.recv_many(into, max).await > 0).then_some(())
+    }
+
+    pub(crate) fn subscribe(&self, channels: Vec<Channel>) {
+        self.hub.subscribe(self.id, channels);
+    }
+
+    pub(crate) fn subscribe_marker(&self) {
+        self.hub.subscribe_marker(self.id);
+    }
+
+    pub(crate) fn unsubscribe(&self, channels: Vec<Channel>) {
+        self.hub.unsubscribe(self.id, channels);
+    }
+
+    pub(crate) fn barrier(&self, nonce: u64, channels: Vec<Channel>) {
+        self.hub.barrier(self.id, nonce, channels);
+    }
+
+    pub(crate) fn read(&self, shard: ShardIndex, tag: u64, query: Query) {
+        self.hub.answer(self.id, shard, tag, query);
+    }
+}
+
+impl Drop for HubLink {
+    fn drop(&mut self) {
+        self.hub.close(self.id);
     }
 }
 
@@ -134,7 +174,7 @@ impl Hub {
         Ok(published)
     }
 
-    pub(crate) fn subscribe(&self, link: u64, channels: Vec<Channel>) {
+    fn subscribe(&self, link: u64, channels: Vec<Channel>) {
         let mut inside = self.lock();
         for channel in channels {
             inside.subscribers.entry(channel.clone()).or_default().insert(link);
@@ -142,7 +182,7 @@ impl Hub {
         }
     }
 
-    pub(crate) fn subscribe_marker(&self, link: u64) {
+    fn subscribe_marker(&self, link: u64) {
         let mut inside = self.lock();
         if let Some(subscriber) = inside.links.get_mut(&link) {
             subscriber.marker = true;
@@ -150,7 +190,7 @@ impl Hub {
         send(&mut inside.links, link, LinkEvent::MarkerConfirmed);
     }
 
-    pub(crate) fn unsubscribe(&self, link: u64, channels: Vec<Channel>) {
+    fn unsubscribe(&self, link: u64, channels: Vec<Channel>) {
         let mut inside = self.lock();
         for channel in channels {
             if let Some(links) = inside.subscribers.get_mut(&channel) {
@@ -163,7 +203,7 @@ impl Hub {
         }
     }
 
-    pub(crate) fn barrier(&self, link: u64, nonce: u64, channels: Vec<Channel>) {
+    fn barrier(&self, link: u64, nonce: u64, channels: Vec<Channel>) {
         let caller = self.caller();
         let mut inside = self.lock();
         let marker = Arc::new(inside.store.barrier(caller, nonce, channels));
@@ -173,7 +213,7 @@ impl Hub {
         send(&mut inside.links, link, LinkEvent::BarrierAnswered(nonce));
     }
 
-    pub(crate) fn answer(&self, link: u64, shard: ShardIndex, tag: u64, query: Query) {
+    fn answer(&self, link: u64, shard: ShardIndex, tag: u64, query: Query) {
         let mut inside = self.lock();
         let answer = match query {
             Query::After(channel, after, limit) => {
@@ -192,7 +232,7 @@ impl Hub {
         send(&mut inside.links, link, LinkEvent::Answered(shard, tag, answer));
     }
 
-    pub(crate) fn close(&self, link: u64) {
+    fn close(&self, link: u64) {
         let mut inside = self.lock();
         inside.links.remove(&link);
         inside.subscribers.retain(|_, links| {

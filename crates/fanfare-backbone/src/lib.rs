@@ -1,11 +1,13 @@
 //! What joins the nodes: publishers hand events in, feeds hear them, and what was missed can be read.
 //!
 //! One interface for whatever is behind it. The in-process backbone is the pure store of `fanfare-protocol` behind a
-//! lock: for `fanfare dev`, for tests, and for one small machine.
+//! lock: for `fanfare dev`, for tests, and for one small machine. With Redis it is scripts, lists and Pub/Sub there,
+//! which any number of processes share.
 
 mod history;
 mod in_process;
 mod link;
+mod redis;
 
 use std::sync::Arc;
 
@@ -14,12 +16,18 @@ use fanfare_protocol::{Channel, Draft, Marker, PageLimit, Partition, Partitions,
 pub use history::History;
 use in_process::InProcess;
 pub use link::{Link, LinkEvent};
+use redis::Redis;
+#[doc(hidden)] // For the fuzz target of that name.
+pub use redis::resp;
+pub use redis::{Finding, RedisConfig, RedisError, Secret, Weight, check};
 
 /// A handle on the backbone; clones share it.
 #[derive(Clone, Debug)]
 pub enum Backbone {
     /// Everything in this process, nothing survives it.
     InProcess(Arc<InProcess>),
+    /// Redis 6.2 or newer, or Valkey.
+    Redis(Arc<Redis>),
 }
 
 /// Where an event has its place now.
@@ -50,9 +58,33 @@ pub enum BackboneError {
     /// It takes no more: so many bytes are retained already.
     #[error("the backbone is full")]
     Full,
+    /// More waits for it already than memory is set aside for.
+    #[error("too many events wait for the backbone already")]
+    Busy,
+    /// Redis is away or refuses.
+    #[error("{0}")]
+    Redis(RedisError),
+}
+
+impl From<RedisError> for BackboneError {
+    fn from(error: RedisError) -> Self {
+        match error {
+            RedisError::Memory => Self::Full,
+            error => Self::Redis(error),
+        }
+    }
 }
 
 impl Backbone {
+    /// A backbone on Redis, which need not be there yet: whether it will do is [`check`]'s to find out. Publishers run
+    /// on the runtime that this is called in, until the last clone is dropped.
+    ///
+    /// # Errors
+    /// Every mistake in the configuration.
+    pub fn redis(config: &RedisConfig, retention: Retention) -> Result<Self, Vec<RedisError>> {
+        Ok(Self::Redis(Arc::new(Redis::new(config, retention)?)))
+    }
+
     /// An empty in-process backbone.
     pub fn in_process(partitions: Partitions, retention: Retention) -> Self {
         Self::InProcess(Arc::new(InProcess::new(partitions, retention)))
@@ -62,6 +94,7 @@ impl Backbone {
     pub fn partitions(&self) -> Partitions {
         match self {
             Self::InProcess(backbone) => backbone.partitions(),
+            Self::Redis(backbone) => backbone.partitions(),
         }
     }
 
@@ -69,6 +102,7 @@ impl Backbone {
     pub async fn publish(&self, drafts: Vec<Draft>) -> Vec<Result<Receipt, PublishError>> {
         match self {
             Self::InProcess(backbone) => backbone.publish(drafts),
+            Self::Redis(backbone) => backbone.publish(drafts).await,
         }
     }
 
@@ -79,6 +113,7 @@ impl Backbone {
     pub async fn standing(&self, channel: &Channel) -> Result<Marker, BackboneError> {
         match self {
             Self::InProcess(backbone) => Ok(backbone.standing(channel)),
+            Self::Redis(backbone) => Ok(backbone.standing(channel).await?),
         }
     }
 
@@ -96,6 +131,7 @@ impl Backbone {
         let start = after.map(|point| history::start(&marker, point));
         let page = match self {
             Self::InProcess(backbone) => backbone.read(channel, start, limit),
+            Self::Redis(backbone) => backbone.read(channel, start, limit).await?,
         };
         Ok(History::new(&marker, after, start, page))
     }
@@ -106,7 +142,8 @@ impl Backbone {
     /// The backbone can't be reached.
     pub async fn connect(&self, partition: Partition) -> Result<Link, BackboneError> {
         match self {
-            Self::InProcess(backbone) => Ok(backbone.connect(partition)),
+            Self::InProcess(backbone) => Ok(backbone.connect(partition).into()),
+            Self::Redis(backbone) => Ok(backbone.connect(partition).await?.into()),
         }
     }
 }

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use fanfare_protocol::{Answer, Channel, Confirmation, Epoch, Marker, Query, ShardIndex, SharedEvent};
-use tokio::sync::mpsc;
 
-use crate::in_process::Hub;
+use crate::BackboneError;
+use crate::in_process::HubLink;
+use crate::redis::RedisLink;
 
 /// What arrives over a link, in the order in which the backbone sent it.
 #[derive(Clone, Debug)]
@@ -26,50 +27,80 @@ pub enum LinkEvent {
 
 /// A link. Dropping it closes both connections.
 #[derive(Debug)]
-pub struct Link {
-    id: u64,
-    hub: Arc<Hub>,
-    arrivals: mpsc::Receiver<LinkEvent>,
+pub struct Link(Kind);
+
+#[derive(Debug)]
+enum Kind {
+    InProcess(HubLink),
+    Redis(RedisLink),
+}
+
+impl From<HubLink> for Link {
+    fn from(link: HubLink) -> Self {
+        Self(Kind::InProcess(link))
+    }
+}
+
+impl From<RedisLink> for Link {
+    fn from(link: RedisLink) -> Self {
+        Self(Kind::Redis(link))
+    }
 }
 
 impl Link {
-    pub(crate) fn new(id: u64, hub: Arc<Hub>, arrivals: mpsc::Receiver<LinkEvent>) -> Self {
-        Self { id, hub, arrivals }
-    }
-
     /// The next arrivals, at most `max` of them. None: the link is broken, and something may be missing.
     pub async fn arrivals(&mut self, into: &mut Vec<LinkEvent>, max: usize) -> Option<()> {
-        (self.arrivals.recv_many(into, max).await > 0).then_some(())
+        match &mut self.0 {
+            Kind::InProcess(link) => link.arrivals(into, max).await,
+            Kind::Redis(link) => link.arrivals(into, max).await,
+        }
+    }
+
+    /// Why the link broke, once it has and the backbone knows.
+    pub fn broken_by(&self) -> Option<BackboneError> {
+        match &self.0 {
+            Kind::InProcess(_) => None,
+            Kind::Redis(link) => link.ended().map(BackboneError::from),
+        }
     }
 
     /// Subscribes to channels; each is confirmed.
     pub fn subscribe(&self, channels: Vec<Channel>) {
-        self.hub.subscribe(self.id, channels);
+        match &self.0 {
+            Kind::InProcess(link) => link.subscribe(channels),
+            Kind::Redis(link) => link.subscribe(channels),
+        }
     }
 
     /// Subscribes to the link's own marker channel; it is confirmed.
     pub fn subscribe_marker(&self) {
-        self.hub.subscribe_marker(self.id);
+        match &self.0 {
+            Kind::InProcess(link) => link.subscribe_marker(),
+            Kind::Redis(link) => link.subscribe_marker(),
+        }
     }
 
     /// Unsubscribes from channels; each is confirmed.
     pub fn unsubscribe(&self, channels: Vec<Channel>) {
-        self.hub.unsubscribe(self.id, channels);
+        match &self.0 {
+            Kind::InProcess(link) => link.unsubscribe(channels),
+            Kind::Redis(link) => link.unsubscribe(channels),
+        }
     }
 
     /// Sends a marker through the subscription, and an answer beside it.
     pub fn barrier(&self, nonce: u64, channels: Vec<Channel>) {
-        self.hub.barrier(self.id, nonce, channels);
+        match &self.0 {
+            Kind::InProcess(link) => link.barrier(nonce, channels),
+            Kind::Redis(link) => link.barrier(nonce, channels),
+        }
     }
 
     /// Reads; the answer arrives with shard and tag.
     pub fn read(&self, shard: ShardIndex, tag: u64, query: Query) {
-        self.hub.answer(self.id, shard, tag, query);
-    }
-}
-
-impl Drop for Link {
-    fn drop(&mut self) {
-        self.hub.close(self.id);
+        match &self.0 {
+            Kind::InProcess(link) => link.read(shard, tag, query),
+            Kind::Redis(link) => link.read(shard, tag, query),
+        }
     }
 }

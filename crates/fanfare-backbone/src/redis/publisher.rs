@@ -1,0 +1,188 @@
+//! Publishes to one partition: takes whatever waits and hands it to Redis in one script call, one call after another.
+//!
+//! One call under way is what keeps the order of events that one caller hands in: with two, the second could succeed
+//! where the first has to be repeated. Under load it costs nothing, since what comes meanwhile shares the next call.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use deadpool_redis::Connection;
+use fanfare_protocol::{Draft, Epoch, Partition};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::time::Instant;
+
+use super::RedisError;
+use super::pool::{Connections, discard, words};
+use super::scripts::{Answer, Scripts};
+use super::wire::ANSWER_TIMEOUT;
+use crate::{BackboneError, PublishError, Receipt};
+
+/// A publish is answered within this time, if only with "outcome unknown".
+pub(crate) const DEADLINE: Duration = Duration::from_secs(5);
+
+/// Jobs and bytes that may wait for one partition. Where either is full a publish is refused at once: its caller is
+/// told to come back, and memory stays bounded while Redis is slow.
+const JOBS_MAX: usize = 16 * 1024;
+const BYTES_MAX: usize = 64 * 1024 * 1024;
+
+/// Drafts and bytes of one script call, so that Redis is never busy with one for more than some milliseconds.
+const CALL_DRAFTS_MAX: usize = 256;
+const CALL_BYTES_MAX: usize = 1024 * 1024;
+
+/// A connection that was idle for so long is tried with a PING before it is used again.
+const IDLE_MAX: Duration = Duration::from_secs(1);
+
+/// What a draft was answered with.
+pub(crate) type Outcome = Result<Receipt, PublishError>;
+
+/// Drafts of one caller, in order.
+struct Job {
+    drafts: Vec<Draft>,
+    deadline: Instant,
+    answer: oneshot::Sender<Vec<Outcome>>,
+    _room: OwnedSemaphorePermit,
+}
+
+/// Where drafts of one partition are handed in.
+#[derive(Debug)]
+pub(crate) struct Counter {
+    jobs: mpsc::Sender<Job>,
+    room: Arc<Semaphore>,
+}
+
+/// Where they are answered.
+pub(crate) struct Answers(Result<oneshot::Receiver<Vec<Outcome>>, BackboneError>, usize);
+
+impl Counter {
+    /// A partition's counter, and the work that has to run behind it.
+    pub(crate) fn open(
+        partition: Partition,
+        scripts: Arc<Scripts>,
+        connections: Connections,
+    ) -> (Self, impl Future<Output = ()> + Send + 'static) {
+        let (jobs, queue) = mpsc::channel(JOBS_MAX);
+        let publisher = Publisher { partition, scripts, connections, held: None };
+        (Self { jobs, room: Arc::new(Semaphore::new(BYTES_MAX)) }, publisher.work(queue))
+    }
+
+    /// Hands drafts in.
+    pub(crate) fn hand_in(&self, drafts: Vec<Draft>, deadline: Instant) -> Answers {
+        let count = drafts.len();
+        let bytes: usize = drafts.iter().map(bytes).sum();
+        let room = u32::try_from(bytes).ok().and_then(|bytes| self.room.clone().try_acquire_many_owned(bytes).ok());
+        let Some(room) = room else { return Answers(Err(BackboneError::Busy), count) };
+        let (answer, answers) = oneshot::channel();
+        match self.jobs.try_send(Job { drafts, deadline, answer, _room: room }) {
+            Ok(()) => Answers(Ok(answers), count),
+            Err(_) => Answers(Err(BackboneError::Busy), count),
+        }
+    }
+}
+
+impl Answers {
+    /// Waits for the answers, until the deadline.
+    pub(crate) async fn wait(self, deadline: Instant) -> Vec<Outcome> {
+        let Self(answers, count) = self;
+        let failure = match answers {
+            Ok(answers) => match tokio::time::timeout_at(deadline, answers).await {
+                Ok(Ok(outcomes)) => return outcomes,
+                Ok(Err(_)) | Err(_) => BackboneError::Redis(RedisError::TimedOut),
+            },
+            Err(failure) => failure,
+        };
+        all_failed(&failure, count)
+    }
+}
+
+struct Publisher {
+    partition: Partition,
+    scripts: Arc<Scripts>,
+    connections: Connections,
+    /// Held over many calls.
+    held: Option<(Connection, Instant)>,
+}
+
+impl Publisher {
+    async fn work(mut self, mut queue: mpsc::Receiver<Job>) {
+        let mut jobs = Vec::new();
+        while queue.recv_many(&mut jobs, CALL_DRAFTS_MAX).await > 0 {
+            let now = Instant::now();
+            // Nobody waits for these any more: what isn't sent can't surprise anyone.
+            jobs.retain(|job| job.deadline > now && !job.answer.is_closed());
+            let mut outcomes = self.publish(&jobs).await.into_iter();
+            for job in jobs.drain(..) {
+                let own = outcomes.by_ref().take(job.drafts.len()).collect();
+                _ = job.answer.send(own);
+            }
+        }
+    }
+
+    /// Publishes in as many calls as it takes. After one that fails, the rest isn't tried: it would overtake.
+    async fn publish(&mut self, jobs: &[Job]) -> Vec<Outcome> {
+        let drafts: Vec<&Draft> = jobs.iter().flat_map(|job| &job.drafts).collect();
+        let mut outcomes = Vec::with_capacity(drafts.len());
+        while outcomes.len() < drafts.len() {
+            let rest = &drafts[outcomes.len()..];
+            let batch = &rest[..call_len(rest)];
+            match self.call(batch).await {
+                Ok(answers) if answers.len() == batch.len() => {
+                    outcomes.extend(answers.into_iter().map(|answer| self.outcome(answer)));
+                }
+                Ok(_) => {
+                    let failure = RedisError::Unexpected("not as many answers as events".to_owned());
+                    outcomes.extend(all_failed(&failure.into(), rest.len()));
+                }
+                Err(failure) => outcomes.extend(all_failed(&failure.into(), rest.len())),
+            }
+        }
+        outcomes
+    }
+
+    async fn call(&mut self, drafts: &[&Draft]) -> Result<Vec<Answer>, RedisError> {
+        let held = self.held.take().filter(|(_, used)| used.elapsed() < IDLE_MAX);
+        let mut connection = match held {
+            Some((connection, _)) => connection,
+            None => self.connections.get(&self.scripts).await?,
+        };
+        let call = self.scripts.publish(Epoch::from_random(fastrand::u64(..)), drafts.iter().copied());
+        match self.connections.run(&mut connection, &call, ANSWER_TIMEOUT, &self.scripts).await {
+            Ok(value) => {
+                self.held = Some((connection, Instant::now()));
+                Ok(self.scripts.published(words(&value))?.1)
+            }
+            Err(error) => {
+                discard(connection);
+                Err(error)
+            }
+        }
+    }
+
+    fn outcome(&self, answer: Answer) -> Outcome {
+        let receipt = |point, repeated| Ok(Receipt { partition: self.partition, point, repeated });
+        match answer {
+            Answer::Now(point) => receipt(point, false),
+            Answer::Before(point) => receipt(point, true),
+            Answer::Mismatch => Err(PublishError::Mismatch),
+            Answer::Refused(error) => Err(PublishError::Unavailable(error.into())),
+        }
+    }
+}
+
+/// How many of these go into one call; at least one.
+fn call_len(drafts: &[&Draft]) -> usize {
+    let mut total = 0;
+    let fit = drafts.iter().take(CALL_DRAFTS_MAX).take_while(|draft| {
+        total += bytes(draft);
+        total <= CALL_BYTES_MAX
+    });
+    fit.count().max(1)
+}
+
+/// What a draft costs while it waits, roughly.
+fn bytes(draft: &Draft) -> usize {
+    size_of::<Draft>() + draft.channel.as_str().len() + draft.content.data.len()
+}
+
+fn all_failed(failure: &BackboneError, count: usize) -> Vec<Outcome> {
+    (0..count).map(|_| Err(PublishError::Unavailable(failure.clone()))).collect()
+}
