@@ -8,6 +8,8 @@ pub enum CloseReason {
     ClientLeft,
     /// Its backlog passed the bound.
     TooSlow,
+    /// Its token has ended.
+    TokenExpired,
     /// The edge goes away.
     Draining,
     /// A limit of connections is reached.
@@ -20,14 +22,22 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::ClientLeft, Self::TooSlow, Self::Draining, Self::Limit, Self::Overloaded, Self::Unavailable];
+    pub const ALL: [Self; 7] = [
+        Self::ClientLeft,
+        Self::TooSlow,
+        Self::TokenExpired,
+        Self::Draining,
+        Self::Limit,
+        Self::Overloaded,
+        Self::Unavailable,
+    ];
 
     /// In kebab-case.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::ClientLeft => "client-left",
             Self::TooSlow => "too-slow",
+            Self::TokenExpired => "token-expired",
             Self::Draining => "draining",
             Self::Limit => "limit",
             Self::Overloaded => "overloaded",

@@ -62,14 +62,20 @@ impl FeedDriver {
         let mut counted = (0, 0);
         while !stop.is_cancelled() {
             match timeout(CONNECT_TIMEOUT, self.backbone.connect(self.partition)).await {
-                Ok(Ok(link)) => {
+                Ok(Ok(mut link)) => {
                     pause = REOPEN_FIRST;
-                    if stop.run_until_cancelled(self.follow(link, &mut feed, &mut counted, begin)).await.is_none() {
+                    if stop.run_until_cancelled(self.follow(&mut link, &mut feed, &mut counted, begin)).await.is_none()
+                    {
                         return;
                     }
                     self.metrics.backbone_up(self.partition, false);
                     self.metrics.resyncs.inc();
-                    tracing::warn!(partition = self.partition, "the link to the backbone broke, opening it again");
+                    let reason = link.broken_by().map(|error| error.to_string());
+                    tracing::warn!(
+                        partition = self.partition,
+                        reason,
+                        "the link to the backbone broke, opening it again"
+                    );
                 }
                 Ok(Err(error)) => tracing::warn!(partition = self.partition, %error, "the backbone can't be reached"),
                 Err(_) => tracing::warn!(partition = self.partition, "the backbone did not answer in time"),
@@ -80,14 +86,14 @@ impl FeedDriver {
     }
 
     /// Follows a link to its end.
-    async fn follow(&self, mut link: Link, feed: &mut Feed, counted: &mut (i64, i64), begin: Instant) {
+    async fn follow(&self, link: &mut Link, feed: &mut Feed, counted: &mut (i64, i64), begin: Instant) {
         let mut actions = Vec::new();
         let mut arrivals = Vec::new();
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         feed.opened(begin.elapsed(), &mut actions);
         self.bell.notify_one();
-        while self.carry_out(&mut actions, &link) {
+        while self.carry_out(&mut actions, link) {
             let step = tokio::select! {
                 arrived = link.arrivals(&mut arrivals, ARRIVALS_MAX) => Step::Arrivals(arrived),
                 () = self.bell.notified() => Step::Wishes,
@@ -98,7 +104,7 @@ impl FeedDriver {
                 Step::Arrivals(Some(())) => {
                     for arrival in arrivals.drain(..) {
                         self.arrived(arrival, feed, now, &mut actions);
-                        if !self.carry_out(&mut actions, &link) {
+                        if !self.carry_out(&mut actions, link) {
                             return;
                         }
                     }

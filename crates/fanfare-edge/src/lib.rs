@@ -21,6 +21,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use fanfare_auth::Access;
 use fanfare_backbone::Backbone;
 use fanfare_http::{Code, Cors, Peer, Problem, REQUEST_ID, Reply, Request, TakeOver, full, options, request_id};
 use fanfare_protocol::sse::{self, Framing};
@@ -86,6 +87,7 @@ pub enum StartError {
 #[derive(Debug)]
 pub struct Edge {
     config: Arc<EdgeConfig>,
+    access: Access,
     cors: Arc<Cors>,
     places: Arc<Places>,
     shards: Vec<mpsc::Sender<Command>>,
@@ -102,6 +104,7 @@ impl Edge {
     pub fn new(
         backbone: Backbone,
         config: EdgeConfig,
+        access: Access,
         cors: Arc<Cors>,
         registry: &prometheus::Registry,
     ) -> Result<(Arc<Self>, Vec<Service>), StartError> {
@@ -160,6 +163,7 @@ impl Edge {
         };
         let edge = Self {
             config,
+            access,
             cors,
             places: Arc::new(places),
             shards: commands,
@@ -238,7 +242,7 @@ impl Edge {
         let id = request_id(request.headers());
         let from_event_source = method == Method::GET && is_event_source(request.headers());
         let framing = if request.version() == Version::HTTP_10 { Framing::Identity } else { Framing::Chunked };
-        let subscription = Subscription::read(request, self.config.channels_max).await?;
+        let subscription = Subscription::read(request, &self.access, self.config.channels_max).await?;
         let mut headers = head::headers();
         headers.insert(REQUEST_ID, id);
         if method == Method::HEAD {
@@ -260,8 +264,8 @@ impl Edge {
             }
         };
         self.cors.decorate(origin.as_ref(), &mut headers);
-        let Subscription { channels, types, naming, heartbeat, start, changes, .. } = subscription;
-        let style = Style { framing, naming, heartbeat, types: types.into() };
+        let Subscription { channels, expires_at, types, naming, heartbeat, start, changes, .. } = subscription;
+        let style = Style { framing, naming, heartbeat, types: types.into(), expires_at };
         let head = head::head(&headers, framing, retry_pause(CloseReason::ClientLeft));
         let hello = Hello { client_id: client_id(), channels: channels.into() };
         let shard = self.next_shard.fetch_add(1, Ordering::Relaxed) % self.shards.len();
@@ -305,7 +309,9 @@ fn is_event_source(headers: &HeaderMap) -> bool {
 /// After what pause a client is to come back: soon where this was nobody's fault, later where there are too many.
 fn retry_pause(reason: CloseReason) -> Duration {
     let millis = match reason {
-        CloseReason::ClientLeft | CloseReason::TooSlow | CloseReason::Draining => 1_000..=3_000,
+        CloseReason::ClientLeft | CloseReason::TooSlow | CloseReason::TokenExpired | CloseReason::Draining => {
+            1_000..=3_000
+        }
         CloseReason::Limit | CloseReason::Overloaded | CloseReason::Unavailable => 15_000..=60_000,
     };
     Duration::from_millis(fastrand::u64(millis))

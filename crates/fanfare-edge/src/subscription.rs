@@ -1,7 +1,9 @@
 //! What a subscriber asks for: read from path, query, header and body, and checked here, once.
 
 use std::collections::BTreeSet;
+use std::time::SystemTime;
 
+use fanfare_auth::{Access, Subscriber};
 use fanfare_http::{Code, Problem, Query, Request, accept_json, from_json_object, path_segments, read_body};
 use fanfare_protocol::sse::Naming;
 use fanfare_protocol::{Change, Channel, Cursor, Start, TypePattern, UserId, encode_changes};
@@ -28,6 +30,8 @@ const LAST_EVENT_ID: &str = "last-event-id";
 #[derive(Debug)]
 pub(crate) struct Subscription {
     pub(crate) user: Option<UserId>,
+    /// When its token ends, and the stream with it.
+    pub(crate) expires_at: Option<SystemTime>,
     pub(crate) channels: Vec<Channel>,
     pub(crate) types: Vec<TypePattern>,
     pub(crate) naming: Naming,
@@ -54,7 +58,7 @@ impl Subscription {
     ///
     /// # Errors
     /// Says what is wrong with it, and where.
-    pub(crate) async fn read(request: Request, channels_max: usize) -> Result<Self, Problem> {
+    pub(crate) async fn read(request: Request, access: &Access, channels_max: usize) -> Result<Self, Problem> {
         let target = request.uri().path_and_query().map_or("", |target| target.as_str());
         if target.len() > TARGET_BYTES_MAX {
             let detail = format!("the URL has {} bytes, at most {TARGET_BYTES_MAX} are taken", target.len());
@@ -64,16 +68,16 @@ impl Subscription {
         }
         let (parts, body) = request.into_parts();
         let query = Query::parse(parts.uri.query())?;
+        let subscriber = access.authorise(&parts.headers, &query, SystemTime::now())?.subscriber;
         let body = if parts.method == Method::POST {
             accept_json(&parts.headers)?;
             from_json_object(&read_body(body, BODY_BYTES_MAX).await?)?
         } else {
             Body::default()
         };
-        let user = query.once("user")?.map(user).transpose()?;
         let mut channels = match path_segments(parts.uri.path())?.get(1) {
             Some(name) => vec![channel(name, "the path")?],
-            None => asked_for(&query, &body, user.as_ref())?,
+            None => asked_for(&query, &body, &subscriber)?,
         };
         let last_event_id = last_event_id(&parts.headers, &query, &body)?;
         let replay = match (query.once("replay")?, body.replay) {
@@ -92,7 +96,6 @@ impl Subscription {
             for (change, channel) in cursor.changes() {
                 channels.retain(|other| other != channel);
                 if *change == Change::Subscribe {
-                    check_open(channel)?;
                     channels.push(channel.clone());
                 }
             }
@@ -104,11 +107,13 @@ impl Subscription {
             let detail = format!("{} channels are asked for, a connection may follow {channels_max}", channels.len());
             return Err(Problem::invalid(detail).hint("the inbox and the broadcast count as well"));
         }
+        subscriber.check(&channels)?;
         if channels.is_empty() {
             return Err(Problem::invalid("there is nothing to follow").hint("name a channel: /events?channel=server:7"));
         }
         Ok(Self {
-            user,
+            user: subscriber.user().cloned(),
+            expires_at: subscriber.expires_at(),
             channels,
             types: types(&query, &body)?,
             naming: naming(query.once("unnamed")?, body.unnamed)?,
@@ -120,9 +125,8 @@ impl Subscription {
 }
 
 /// The channels that `/events` names, and those that come without asking.
-fn asked_for(query: &Query, body: &Body, user: Option<&UserId>) -> Result<Vec<Channel>, Problem> {
-    let mut channels: Vec<_> = user.map(UserId::inbox).into_iter().collect();
-    channels.push(Channel::broadcast());
+fn asked_for(query: &Query, body: &Body, subscriber: &Subscriber) -> Result<Vec<Channel>, Problem> {
+    let mut channels = subscriber.unasked();
     let listed = query.all("channels").flat_map(|list| list.split(',')).filter(|name| !name.is_empty());
     for name in query.all("channel").chain(listed) {
         channels.push(channel(name, "the query")?);
@@ -134,27 +138,13 @@ fn asked_for(query: &Query, body: &Body, user: Option<&UserId>) -> Result<Vec<Ch
 }
 
 fn channel(name: &str, place: &str) -> Result<Channel, Problem> {
-    let channel = Channel::parse(name).map_err(|error| {
+    Channel::parse(name).map_err(|error| {
         let problem = Problem::invalid(error.to_string()).at(place);
         match name.contains('*') {
             true => problem.hint("wildcards can't be subscribed to: name each channel"),
             false => problem,
         }
-    })?;
-    check_open(&channel)?;
-    Ok(channel)
-}
-
-fn check_open(channel: &Channel) -> Result<(), Problem> {
-    match channel.is_internal() {
-        true => Err(Problem::new(Code::Forbidden, format!("{channel} can't be subscribed to"))
-            .hint("channels that begin with $ are Fanfare's own")),
-        false => Ok(()),
-    }
-}
-
-fn user(id: &str) -> Result<UserId, Problem> {
-    UserId::parse(id).map_err(|error| Problem::invalid(error.to_string()).at("user in the query"))
+    })
 }
 
 /// The header wins over what stands where a header can't be set.

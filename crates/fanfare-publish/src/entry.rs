@@ -10,6 +10,7 @@ use std::marker::PhantomData;
 use std::num::NonZeroU32;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use fanfare_auth::PublishKey;
 use fanfare_http::{Code, Problem, Request, Response, accept_json, from_json, from_json_object, media_type, read_body};
 use fanfare_protocol::{Channel, EventType, Key, UserId};
 use serde::Deserialize;
@@ -21,7 +22,6 @@ use crate::config::{ARRAY_BYTES_MAX, EVENTS_MAX};
 use crate::idempotency::RepeatKey;
 use crate::order::{Order, Payload, Target};
 use crate::outcome::respond_to_array;
-use crate::publisher::Publisher;
 use crate::{Inner, PublishApi, lines};
 
 /// Seconds that an event may ask to be kept, at most: a year.
@@ -31,13 +31,13 @@ const TTL_SECONDS_MAX: u32 = 31_536_000;
 const NDJSON: [&str; 2] = ["application/x-ndjson", "application/ndjson"];
 
 /// `POST /notify`.
-pub(crate) async fn notify(api: &PublishApi, request: Request, publisher: &Publisher) -> Result<Response, Problem> {
+pub(crate) async fn notify(api: &PublishApi, request: Request, publisher: &PublishKey) -> Result<Response, Problem> {
     one(api, request, publisher, |body, header, now_ms| from_json_object::<Notification>(body)?.order(header, now_ms))
         .await
 }
 
 /// `POST /broadcast`.
-pub(crate) async fn broadcast(api: &PublishApi, request: Request, publisher: &Publisher) -> Result<Response, Problem> {
+pub(crate) async fn broadcast(api: &PublishApi, request: Request, publisher: &PublishKey) -> Result<Response, Problem> {
     one(api, request, publisher, |body, header, now_ms| from_json_object::<Announcement>(body)?.order(header, now_ms))
         .await
 }
@@ -45,7 +45,7 @@ pub(crate) async fn broadcast(api: &PublishApi, request: Request, publisher: &Pu
 async fn one(
     api: &PublishApi,
     request: Request,
-    publisher: &Publisher,
+    publisher: &PublishKey,
     read: impl FnOnce(&[u8], Option<&str>, u64) -> Result<Order, Problem>,
 ) -> Result<Response, Problem> {
     let inner = &api.0;
@@ -53,13 +53,13 @@ async fn one(
     let header = RepeatKey::from_headers(request.headers())?;
     let body = read_body(request.into_body(), inner.config.body_bytes_max()).await?;
     let order = read(&body, header.as_deref(), now_ms())?;
-    inner.check_size(&order)?;
+    inner.check(&order, publisher)?;
     drop(body);
     inner.publish(&[order], publisher).await.remove(0).respond()
 }
 
 /// `POST /publish`: one, an array, or lines.
-pub(crate) async fn publish(api: &PublishApi, request: Request, publisher: &Publisher) -> Result<Response, Problem> {
+pub(crate) async fn publish(api: &PublishApi, request: Request, publisher: &PublishKey) -> Result<Response, Problem> {
     let header = RepeatKey::from_headers(request.headers())?;
     if NDJSON.contains(&media_type(request.headers()).as_str()) {
         return Ok(lines::publish(api.clone(), request.into_body(), publisher.clone(), header).await);
@@ -87,19 +87,24 @@ impl Inner {
     pub(crate) fn order(
         &self,
         entry: &[u8],
-        publisher: &Publisher,
+        publisher: &PublishKey,
         header: Option<&str>,
         index: Option<u64>,
     ) -> Result<Order, Problem> {
         let order = from_json_object::<Entry>(entry)?.order(header, index)?;
-        for target in &order.targets {
-            publisher.check_publish(&target.channel)?;
-        }
-        self.check_size(&order)?;
+        self.check(&order, publisher)?;
         Ok(order)
     }
 
-    fn orders(&self, body: &[u8], publisher: &Publisher, header: Option<&str>) -> Result<Vec<Order>, Problem> {
+    /// Whether the publisher may, and the data fits.
+    fn check(&self, order: &Order, publisher: &PublishKey) -> Result<(), Problem> {
+        for target in &order.targets {
+            publisher.check_publish(&target.channel)?;
+        }
+        self.check_size(order)
+    }
+
+    fn orders(&self, body: &[u8], publisher: &PublishKey, header: Option<&str>) -> Result<Vec<Order>, Problem> {
         if body.len() > ARRAY_BYTES_MAX {
             let detail = format!("an array may have {ARRAY_BYTES_MAX} bytes, this one has {}", body.len());
             return Err(Problem::new(Code::PayloadTooLarge, detail).hint("send more requests, or application/x-ndjson"));

@@ -4,12 +4,11 @@
 //! array or of NDJSON, the header counts per entry, together with the entry's index, so that a repeated request
 //! meets each of its entries again.
 
+use fanfare_auth::PublishKey;
 use fanfare_http::Problem;
 use fanfare_protocol::{Channel, Idempotency};
 use http::HeaderMap;
 use sha2::{Digest, Sha256};
-
-use crate::publisher::Publisher;
 
 const HEADER: &str = "idempotency-key";
 
@@ -57,9 +56,9 @@ impl RepeatKey {
     }
 
     /// What the backbone remembers it by.
-    pub(crate) fn digests(&self, publisher: &Publisher, channel: &Channel, body: [u8; 16]) -> Idempotency {
+    pub(crate) fn digests(&self, publisher: &PublishKey, channel: &Channel, body: [u8; 16]) -> Idempotency {
         let index = self.index.map(|index| index.to_string()).unwrap_or_default();
-        let digest = digest([publisher.name.as_str(), channel.as_str(), &self.key, &index]);
+        let digest = digest([publisher.name(), channel.as_str(), &self.key, &index]);
         Idempotency { digest, body }
     }
 }

@@ -8,7 +8,6 @@
 mod router; // Every route.
 
 mod config;
-mod publisher;
 
 mod entry; // What callers write …
 mod idempotency;
@@ -23,12 +22,12 @@ mod metrics;
 use std::sync::Arc;
 use std::time::Instant;
 
+use fanfare_auth::PublishAccess;
 use fanfare_backbone::Backbone;
 use fanfare_http::{Handler, Peer, Problem, Reply, ReplyFuture, Request, Response, request_id};
 
 pub use config::PublishConfig;
 use metrics::Metrics;
-use publisher::Publisher;
 use router::Route;
 
 /// The publish API over a backbone. Clones share it.
@@ -39,6 +38,7 @@ pub struct PublishApi(Arc<Inner>);
 pub(crate) struct Inner {
     backbone: Backbone,
     config: PublishConfig,
+    access: PublishAccess,
     metrics: Metrics,
 }
 
@@ -50,10 +50,11 @@ impl PublishApi {
     pub fn new(
         backbone: Backbone,
         config: PublishConfig,
+        access: PublishAccess,
         registry: &prometheus::Registry,
     ) -> Result<Self, prometheus::Error> {
         let metrics = Metrics::new(registry)?;
-        Ok(Self(Arc::new(Inner { backbone, config, metrics })))
+        Ok(Self(Arc::new(Inner { backbone, config, access, metrics })))
     }
 
     /// Whether a path is one of this API, so that edge and API can share a listener.
@@ -68,7 +69,10 @@ impl PublishApi {
         };
         let (began, publishes) = (Instant::now(), route.publishes());
         let id = request_id(request.headers());
-        let response = route.answer(self, request, &Publisher::anonymous()).await;
+        let response = match self.0.access.authorise(request.headers()) {
+            Ok(publisher) => route.answer(self, request, &publisher).await,
+            Err(refusal) => Err(refusal.into()),
+        };
         let response = response.unwrap_or_else(Problem::into_response);
         if publishes {
             tracing::debug!(request_id = ?id, status = response.status().as_u16(), "a publish request is answered");

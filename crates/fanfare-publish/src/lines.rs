@@ -7,6 +7,7 @@
 use std::time::{Duration, Instant};
 
 use bytes::{Bytes, BytesMut};
+use fanfare_auth::PublishKey;
 use fanfare_http::{Code, Incoming, Problem, Response, streamed};
 use futures_util::stream;
 use http::HeaderValue;
@@ -16,7 +17,6 @@ use tokio::time::timeout;
 
 use crate::PublishApi;
 use crate::outcome::Outcome;
-use crate::publisher::Publisher;
 
 /// How long a client may be silent. Longer than other bodies get, because lines come when there is something to say;
 /// an empty line breaks the silence.
@@ -27,7 +27,12 @@ const BATCH_LINES_MAX: usize = 256;
 
 /// Publishes a body of lines. It is answered once the first bytes are there: only then is a client that waits for
 /// `100 Continue` told to go on.
-pub(crate) async fn publish(api: PublishApi, body: Incoming, publisher: Publisher, header: Option<String>) -> Response {
+pub(crate) async fn publish(
+    api: PublishApi,
+    body: Incoming,
+    publisher: PublishKey,
+    header: Option<String>,
+) -> Response {
     let line_bytes_max = api.0.config.entry_bytes_max();
     let mut lines = Lines::new(body, line_bytes_max);
     lines.read_more().await;
@@ -46,7 +51,7 @@ pub(crate) async fn publish(api: PublishApi, body: Incoming, publisher: Publishe
 
 struct Publishing {
     api: PublishApi,
-    publisher: Publisher,
+    publisher: PublishKey,
     header: Option<String>,
     lines: Lines,
     /// Of the next line, empty ones not counted.

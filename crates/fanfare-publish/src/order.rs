@@ -2,6 +2,7 @@
 
 use std::num::NonZeroU32;
 
+use fanfare_auth::PublishKey;
 use fanfare_http::Problem;
 use fanfare_protocol::{Channel, Content, Draft, EventType, Key, UserId, write_cursor};
 use fanfare_protocol::{Partition, Partitions, Point};
@@ -9,7 +10,6 @@ use fanfare_protocol::{Partition, Partitions, Point};
 use crate::Inner;
 use crate::idempotency::{RepeatKey, digest};
 use crate::outcome::{Outcome, Settled, problem_of};
-use crate::publisher::Publisher;
 
 /// Events handed to the backbone at once, at most; and bytes of their data, after which no further one is added.
 const CHUNK_EVENTS_MAX: usize = 256;
@@ -81,7 +81,7 @@ impl Order {
         digest([kind, name, text, key, &ttl])
     }
 
-    fn draft(&self, target: &Target, body: [u8; 16], publisher: &Publisher) -> Draft {
+    fn draft(&self, target: &Target, body: [u8; 16], publisher: &PublishKey) -> Draft {
         let content = Content {
             name: self.name.clone(),
             key: self.key.clone(),
@@ -96,7 +96,7 @@ impl Order {
 /// The events of orders, made a chunk at a time: a thousand users' notifications need not be in memory together.
 struct Chunks<'a> {
     orders: &'a [Order],
-    publisher: &'a Publisher,
+    publisher: &'a PublishKey,
     /// The first order's next target.
     target: usize,
 }
@@ -123,7 +123,7 @@ impl Chunks<'_> {
 
 impl Inner {
     /// Publishes orders, in order, and says what came of each.
-    pub(crate) async fn publish(&self, orders: &[Order], publisher: &Publisher) -> Vec<Outcome> {
+    pub(crate) async fn publish(&self, orders: &[Order], publisher: &PublishKey) -> Vec<Outcome> {
         let mut settled = Vec::new();
         let mut chunks = Chunks { orders, publisher, target: 0 };
         loop {

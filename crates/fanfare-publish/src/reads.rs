@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use fanfare_auth::PublishKey;
 use fanfare_http::{Problem, Query, Request, Response, json};
 use fanfare_protocol::{Channel, Cursor, EventType, Key, PageLimit, Point, Position};
 use http::StatusCode;
@@ -11,7 +12,6 @@ use crate::PublishApi;
 use crate::entry::now_ms;
 use crate::order::event_id;
 use crate::outcome::unreadable;
-use crate::publisher::Publisher;
 
 /// Events of a page: where nothing is asked for, and at most.
 const LIMIT_DEFAULT: usize = 100;
@@ -32,7 +32,7 @@ struct Standing<'a> {
 pub(crate) async fn channel(
     api: &PublishApi,
     request: &Request,
-    publisher: &Publisher,
+    publisher: &PublishKey,
     channel: &Channel,
 ) -> Result<Response, Problem> {
     Query::parse(request.uri().query())?.only(&[])?;
@@ -73,7 +73,7 @@ struct Retained<'a> {
 pub(crate) async fn history(
     api: &PublishApi,
     request: &Request,
-    publisher: &Publisher,
+    publisher: &PublishKey,
     channel: &Channel,
 ) -> Result<Response, Problem> {
     let query = Query::parse(request.uri().query())?;

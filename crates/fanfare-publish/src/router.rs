@@ -1,10 +1,10 @@
 //! Every route of the publish API.
 
+use fanfare_auth::PublishKey;
 use fanfare_http::{Code, Problem, Request, Response, options, path_segments};
 use fanfare_protocol::Channel;
 use http::Method;
 
-use crate::publisher::Publisher;
 use crate::{PublishApi, entry, reads};
 
 /// A route, and the channel's name in its path, still percent-encoded.
@@ -49,7 +49,7 @@ impl Route {
         self,
         api: &PublishApi,
         request: Request,
-        publisher: &Publisher,
+        publisher: &PublishKey,
     ) -> Result<Response, Problem> {
         let allow = self.allow();
         // hyper leaves the body of an answer to HEAD out by itself.

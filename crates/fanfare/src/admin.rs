@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use fanfare_edge::Edge;
-use fanfare_http::{Code, Problem, Response, json, options, text};
+use fanfare_http::{Code, Handler, Peer, Problem, Reply, ReplyFuture, Request, Response, json, options, text};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http::{HeaderValue, Method, StatusCode};
 use prometheus::process_collector::ProcessCollector;
@@ -12,6 +12,7 @@ use serde_json::json as object;
 use tokio_util::sync::CancellationToken;
 
 use crate::front::GET;
+use crate::redis::Pulse;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
 
@@ -32,10 +33,30 @@ pub(crate) fn registry() -> Result<Registry, prometheus::Error> {
 /// The admin paths.
 #[derive(Debug)]
 pub(crate) struct Admin {
-    pub(crate) edge: Arc<Edge>,
+    pub(crate) part: Part,
     pub(crate) registry: Registry,
     /// Cancelled when the process is on its way out.
     pub(crate) draining: CancellationToken,
+}
+
+/// Whose readiness it is.
+#[derive(Debug)]
+pub(crate) enum Part {
+    /// Redis has no say in it: an outage there must not become the loss of every client.
+    Edge(Arc<Edge>),
+    /// There is no use in a publish API that can't reach Redis.
+    Publisher(Arc<Pulse>),
+}
+
+/// An address of its own: everything else is 404.
+impl Handler for Admin {
+    fn handle(self: Arc<Self>, request: Request, _: Peer) -> ReplyFuture {
+        Box::pin(async move {
+            let path = request.uri().path();
+            let answer = self.answer(request.method(), path).unwrap_or_else(|| Err(Problem::no_such_path(path)));
+            answer.map_or_else(Reply::from, Reply::from)
+        })
+    }
 }
 
 impl Admin {
@@ -56,8 +77,18 @@ impl Admin {
     }
 
     fn ready(&self) -> Result<Response, Problem> {
-        if self.draining.is_cancelled() || !self.edge.is_ready() {
+        let is_leaving = match &self.part {
+            Part::Edge(edge) => !edge.is_ready(),
+            Part::Publisher(_) => false,
+        };
+        if is_leaving || self.draining.is_cancelled() {
             return Err(Problem::new(Code::Overloaded, "draining: new connections are not welcome any more"));
+        }
+        if let Part::Publisher(pulse) = &self.part
+            && let Some(silence) = pulse.lost_for()
+        {
+            let detail = format!("Redis has not answered for {} s", silence.as_secs());
+            return Err(Problem::new(Code::BackboneUnavailable, detail));
         }
         Ok(no_store(text(StatusCode::OK, "ready\n")))
     }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Parser, Subcommand, ValueEnum};
 
@@ -27,30 +28,29 @@ pub(crate) struct Args {
 pub(crate) enum Command {
     /// Run everything in this process, without Redis: edge, publish API and a demo page
     Dev(DevOptions),
+    /// Hold subscribers' connections and deliver to them; any number of edges share a Redis
+    Edge(RoleOptions),
+    /// Take what backend services publish, over the same Redis
+    Publish(PublishOptions),
     /// Publish from the shell
     Send(SendOptions),
     /// Follow channels in the terminal, resuming over breaks
     Tail(TailOptions),
+    /// Mint a subscriber token
+    Token(TokenOptions),
+    /// Find out whether Fanfare will work: the configuration, and Redis as it is
+    Check(CheckOptions),
     /// Show every setting: variable, TOML key, default, meaning
     Config(ConfigOptions),
     /// Ask the local /healthz; for container health checks
     Health(HealthOptions),
-    #[command(hide = true)]
-    Edge {
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-        _words: Vec<String>,
-    },
-    #[command(hide = true)]
-    Publish {
-        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
-        words: Vec<String>,
-    },
 }
 
 /// Run everything in this process, without Redis: edge, publish API and a demo page.
 ///
 /// No token is needed, `?user=` names the user. It takes requests from pages of any loopback origin (a Vite or Next
-/// server), and refuses every other `Host` and `Origin`. Events live in memory and go with the process.
+/// server), and refuses every other `Host` and `Origin`. Events live in memory and go with the process, unless --redis
+/// says where to keep them.
 #[derive(Debug, clap::Args)]
 #[command(after_help = EXIT_CODES)]
 pub(crate) struct DevOptions {
@@ -62,9 +62,85 @@ pub(crate) struct DevOptions {
     #[arg(long, value_name = "ADDRESS")]
     pub(crate) listen: Option<String>,
 
+    /// Keep events in this Redis, such as redis://127.0.0.1:6379
+    #[arg(long, value_name = "URL")]
+    pub(crate) redis: Option<String>,
+
     /// Another name under which requests may come, as `Host` and as `Origin`; may be given several times
     #[arg(long, value_name = "NAME")]
     pub(crate) allow_host: Vec<String>,
+}
+
+/// A role as a process of its own. Needs FANFARE_REDIS_URL, and who may use it: an edge FANFARE_AUTH_SECRET, a publish
+/// API FANFARE_PUBLISH_KEYS. `fanfare config` lists every setting.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXIT_CODES)]
+pub(crate) struct RoleOptions {
+    /// Configuration file (TOML); `fanfare config --format toml` prints one
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+
+    /// Address and port; port 0 takes a free one [default: port 8080 of an edge, 8081 of a publish API]
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) listen: Option<String>,
+
+    /// Where operators ask: /healthz, /readyz, /metrics, /version [default: 0.0.0.0:9091]
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) admin_listen: Option<String>,
+
+    /// The Redis that all roles share; a password is better kept in FANFARE_REDIS_PASSWORD
+    #[arg(long, value_name = "URL")]
+    pub(crate) redis: Option<String>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct PublishOptions {
+    #[command(flatten)]
+    pub(crate) role: RoleOptions,
+
+    /// What `fanfare send` takes: it is pointed to.
+    #[arg(hide = true, allow_negative_numbers = true)]
+    pub(crate) words: Vec<String>,
+}
+
+/// Mint a subscriber token, signed with the first secret of FANFARE_AUTH_SECRET.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXIT_CODES)]
+pub(crate) struct TokenOptions {
+    /// Whose it is: opens the user's inbox and the broadcast
+    #[arg(long, short, value_name = "USER")]
+    pub(crate) user: Option<String>,
+
+    /// A channel, or a pattern such as 'server:*', that it opens; may be given several times
+    #[arg(long, short, value_name = "PATTERN")]
+    pub(crate) channel: Vec<String>,
+
+    /// A channel that its bearer follows without asking; may be given several times
+    #[arg(long, value_name = "CHANNEL")]
+    pub(crate) follow: Vec<String>,
+
+    /// How long it is good
+    #[arg(long, default_value = "1h", value_name = "DURATION", value_parser = humantime::parse_duration)]
+    pub(crate) ttl: Duration,
+
+    /// Configuration file (TOML)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+}
+
+/// Find out whether Fanfare will work: the configuration, and Redis as it is.
+///
+/// Every mistake at once, one sentence each. Redis is asked with the real scripts.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXIT_CODES)]
+pub(crate) struct CheckOptions {
+    /// Configuration file (TOML)
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: Option<PathBuf>,
+
+    /// The Redis to look at
+    #[arg(long, value_name = "URL")]
+    pub(crate) redis: Option<String>,
 }
 
 /// Publish from the shell.
@@ -192,22 +268,13 @@ impl Usage {
         Self(sentence.into())
     }
 
-    pub(crate) fn not_yet(role: &str) -> Self {
-        Self(format!("`fanfare {role}` needs Redis, which this version can't use yet; run `fanfare dev`"))
-    }
-
     /// `fanfare publish server:7 hi` is what one tries first; the role of that name is something else.
     pub(crate) fn publish(words: &[String]) -> Self {
-        match words {
-            [first, ..] if !first.starts_with('-') => {
-                let words: Vec<_> = words.iter().map(|word| quoted(word)).collect();
-                Self(format!(
-                    "to publish from the shell: fanfare send {}\n`fanfare publish` is the publish API's own process",
-                    words.join(" ")
-                ))
-            }
-            _ => Self::not_yet("publish"),
-        }
+        let words: Vec<_> = words.iter().map(|word| quoted(word)).collect();
+        Self(format!(
+            "to publish from the shell: fanfare send {}\n`fanfare publish` is the publish API's own process",
+            words.join(" ")
+        ))
     }
 }
 

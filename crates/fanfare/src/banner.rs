@@ -6,7 +6,8 @@ use crate::health::local;
 use crate::terminal::{BOLD, CYAN, DIM, YELLOW};
 
 /// The text for standard output.
-pub(crate) fn text(listening: SocketAddr, program: &str) -> String {
+pub(crate) fn text(listening: SocketAddr, program: &str, on_redis: bool) -> String {
+    let memory = if on_redis { "events in Redis" } else { "everything in memory" };
     let url = format!("http://{}", local(listening));
     let from_outside = if listening.ip().is_loopback() {
         String::new()
@@ -22,7 +23,7 @@ pub(crate) fn text(listening: SocketAddr, program: &str) -> String {
     let publish = curl("/publish", r#"{"channel":"demo","data":"hello, demo"}"#);
     format!(
         "
-  {BOLD}Fanfare{BOLD:#} {version} {DIM}· development server: no tokens, everything in memory{DIM:#}
+  {BOLD}Fanfare{BOLD:#} {version} {DIM}· development server: no tokens, {memory}{DIM:#}
 {from_outside}
   {BOLD}{CYAN}{url}/{CYAN:#}{BOLD:#}  {DIM}a page to see it work{DIM:#}
 

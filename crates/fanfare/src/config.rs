@@ -13,8 +13,10 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use fanfare_backbone::Backbone;
+use fanfare_auth::AuthConfig;
+use fanfare_backbone::{Backbone, RedisConfig, RedisError};
 use fanfare_edge::EdgeConfig;
+use fanfare_http::Cors;
 use fanfare_protocol::{Partitions, Retention};
 use fanfare_publish::PublishConfig;
 
@@ -26,6 +28,16 @@ pub(crate) use print::print;
 pub(crate) struct Config {
     /// Where the edge listens; in `dev` everything.
     pub(crate) listen: SocketAddr,
+    /// Where the publish API listens, as a process of its own.
+    pub(crate) publish_listen: SocketAddr,
+    /// Where these two are asked how they are.
+    pub(crate) admin_listen: SocketAddr,
+    /// The Redis that joins the processes. Its partitions are those below.
+    pub(crate) redis: RedisConfig,
+    /// Whose tokens and keys count.
+    pub(crate) auth: AuthConfig,
+    /// Whose pages may read answers.
+    pub(crate) cors_origins: Vec<String>,
     /// How many partitions the backbone has.
     pub(crate) partitions: Partitions,
     /// How long the backbone keeps things. `forget_age` follows from the others.
@@ -95,6 +107,11 @@ impl Config {
         };
         Self {
             listen,
+            publish_listen: ([0, 0, 0, 0], 8081).into(),
+            admin_listen: ([0, 0, 0, 0], 9091).into(),
+            redis: RedisConfig::default(),
+            auth: AuthConfig::default(),
+            cors_origins: Vec::new(),
             partitions: Partitions::ONE,
             retention: Retention {
                 history_size: 100,
@@ -119,11 +136,28 @@ impl Config {
         sources::read(Self::default_for(role), inputs).map(|(config, _)| config)
     }
 
-    /// The backbone that this asks for.
-    pub(crate) fn backbone(&self) -> Backbone {
+    /// Where Redis is. None: there is none.
+    pub(crate) fn redis(&self) -> Option<RedisConfig> {
+        let is_set = !self.redis.url.reveal().is_empty();
+        is_set.then(|| RedisConfig { partitions: self.partitions.count(), ..self.redis.clone() })
+    }
+
+    /// The backbone that this asks for. Must be called inside the runtime.
+    ///
+    /// # Errors
+    /// Everything that is wrong with how Redis is reached, as far as that shows without asking it.
+    pub(crate) fn backbone(&self) -> Result<Backbone, Vec<RedisError>> {
         let mut retention = self.retention;
         // Twice the age, so that a client that was away just that long is told so (the protocol's own proportion).
         retention.forget_age = retention.history_age * 2;
-        Backbone::in_process(self.partitions, retention)
+        match self.redis() {
+            Some(redis) => Backbone::redis(&redis, retention),
+            None => Ok(Backbone::in_process(self.partitions, retention)),
+        }
+    }
+
+    /// Whose pages may read what a role answers.
+    pub(crate) fn cors(&self) -> Cors {
+        Cors::exactly(&self.cors_origins).expect("each was checked when it was set")
     }
 }

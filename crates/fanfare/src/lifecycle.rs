@@ -74,7 +74,10 @@ impl Lifecycle {
     /// Waits for a signal or a broken service, then drains and stops everything. A second signal ends that at once.
     pub(crate) async fn run(&self, mut signals: Signals, drained: &impl Drained, times: DrainTimes) -> ExitCode {
         tokio::select! {
-            signal = signals.next() => tracing::info!(signal = signal.name, "draining"),
+            signal = signals.next() => {
+                self.drain.cancel(); // Before it is said, so that whoever reads it finds it so.
+                tracing::info!(signal = signal.name, "draining");
+            }
             () = self.drain.cancelled() => tracing::warn!("draining, because a service has ended"),
         }
         tokio::select! {

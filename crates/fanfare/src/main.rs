@@ -8,14 +8,20 @@ mod admin;
 mod banner;
 mod demo;
 mod dev; // `fanfare dev`: everything in one process.
-mod front; // Which request goes where.
+mod front; // Which request goes where, in `dev`.
 mod lifecycle; // Tasks, signals, the drain.
 
+mod process; // What all services do alike.
+mod redis; // Whether it will do.
+mod role; // `fanfare edge` and `fanfare publish`.
+
+mod check;
 mod client; // The tools' side of HTTP.
 mod health;
 mod send;
 mod tail;
 mod terminal;
+mod token;
 
 use std::process::ExitCode;
 
@@ -46,7 +52,10 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Tail(options) => client::run(tail::tail(options)),
         Command::Config(options) => config::print(&options),
         Command::Health(options) => client::run(health::health(options)),
-        Command::Edge { .. } => Err(Usage::not_yet("edge").into()),
-        Command::Publish { words } => Err(Usage::publish(&words).into()),
+        Command::Token(options) => token::token(options),
+        Command::Check(options) => client::run(check::check(options)),
+        Command::Edge(options) => role::edge(options),
+        Command::Publish(options) if options.words.is_empty() => role::publish(options.role),
+        Command::Publish(options) => Err(Usage::publish(&options.words).into()),
     }
 }

@@ -47,7 +47,7 @@ fn every_mistake_is_told_at_once_with_its_name_value_and_what_was_expected() {
         at(2, " histroy_size is not a setting; did you mean history_size?"),
         at(3, ": edge is a number, expected a table: [edge]"),
         at(5, ": redis.partitions is \"65\", expected a whole number from 1 to 64"),
-        at(6, " redis.url is not a setting; `fanfare config` lists them all"),
+        at(6, ": redis.url is something else, expected an address such as redis://127.0.0.1:6379, or none"),
         at(7, " namespaces is not a setting; `fanfare config` lists them all"),
         "  FANFARE_HEARTBEAT_INTERVALL is not a setting; did you mean FANFARE_HEARTBEAT_INTERVAL?".to_owned(),
         "  FANFARE_MAX_PAYLOAD is \"64 parsecs\", expected a size up to 1MiB".to_owned(),
@@ -113,11 +113,31 @@ fn a_command_that_is_something_else_points_to_the_right_one() {
     let output = run(&["publish", "server:7", "hi there"]);
     assert_eq!(output.status.code(), Some(2));
     assert!(stderr(&output).contains("fanfare send server:7 'hi there'"), "{}", stderr(&output));
-    for role in ["edge", "publish"] {
-        let output = run(&[role]);
-        assert_eq!(output.status.code(), Some(2));
-        assert!(stderr(&output).contains("run `fanfare dev`"), "{}", stderr(&output));
-    }
+}
+
+#[test]
+fn a_secret_is_read_from_a_file_and_never_shown() {
+    let secret = File::new("secret", "hunter2-hunter2-hunter2-hunter2-\n");
+    let file = File::new("with-secret", &format!("[auth]\nsecret_file = {:?}\n", secret.path()));
+    let shown = run(&["config", "--config", file.path()]);
+    assert!(stdout(&shown).contains("***") && !stdout(&shown).contains("hunter2"), "{}", stdout(&shown));
+    let variable = ("FANFARE_AUTH_SECRET_FILE", secret.path());
+    let token = fanfare(&["token", "--user", "42"]).envs([variable]).output().expect("it runs");
+    assert!(token.status.success(), "{}", stderr(&token));
+
+    let both = fanfare(&["token", "--user", "42"]).envs([variable, ("FANFARE_AUTH_SECRET", "x")]).output();
+    let both = both.expect("it runs");
+    assert_eq!(both.status.code(), Some(2));
+    assert!(stderr(&both).contains("FANFARE_AUTH_SECRET_FILE is set and FANFARE_AUTH_SECRET too"), "{}", stderr(&both));
+
+    let missing = fanfare(&["config"]).env("FANFARE_PUBLISH_KEYS_FILE", "/nowhere/keys").output().expect("it runs");
+    assert_eq!(missing.status.code(), Some(2));
+    assert!(stderr(&missing).contains("FANFARE_PUBLISH_KEYS_FILE is \"/nowhere/keys\""), "{}", stderr(&missing));
+
+    let wrong = fanfare(&["config"]).env("FANFARE_PUBLISH_KEYS", "hunter2,a=hunter2;right=x,,b=y").output();
+    let report = stderr(&wrong.expect("it runs"));
+    assert!(report.contains("3 mistakes") && report.contains("FANFARE_PUBLISH_KEYS: entry 3 is empty"), "{report}");
+    assert!(!report.contains("hunter2"), "{report}");
 }
 
 #[test]

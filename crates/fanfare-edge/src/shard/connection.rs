@@ -1,7 +1,7 @@
 //! One open stream: its socket, how its frames are shaped, and what waits for it.
 
 use std::io::{self, Read, Write};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use fanfare_protocol::sse::{Framing, Naming};
@@ -32,6 +32,8 @@ pub(crate) struct Style {
     pub(crate) heartbeat: Heartbeat,
     /// Event types that it wants; none: all.
     pub(crate) types: Box<[TypePattern]>,
+    /// When its token ends.
+    pub(crate) expires_at: Option<SystemTime>,
 }
 
 impl Style {

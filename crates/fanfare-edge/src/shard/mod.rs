@@ -12,7 +12,7 @@ mod wheel; // Heartbeats.
 use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use fanfare_protocol::{ConnectionKey, Delivery, Machine, Partition, Start, Wishes};
@@ -224,7 +224,7 @@ impl Shard {
         self.registry.follow(&connection.channels);
         self.metrics.opened.inc();
         let channels = connection.channels.clone();
-        self.sockets.wheel.visit_in(ticks(self.config.heartbeat_interval, self.tick), visit);
+        self.sockets.wheel.visit_in(1, visit);
         self.machine.join(key, &channels, start, changes);
         self.sockets.send(key, &head);
         if let Some(drain) = &mut self.drain {
@@ -285,7 +285,13 @@ impl Shard {
             }
             Phase::Open => {}
         }
-        let interval = ticks(self.config.heartbeat_interval, self.tick);
+        let mut interval = ticks(self.config.heartbeat_interval, self.tick);
+        if let Some(expires_at) = connection.style.expires_at {
+            match expires_at.duration_since(SystemTime::now()) {
+                Ok(left) => interval = interval.min(ticks(left, self.tick)),
+                Err(_) => return self.sockets.ended.push((visit.key, CloseReason::TokenExpired)),
+            }
+        }
         let quiet = self.sockets.wheel.now().wrapping_sub(connection.sent_at);
         if connection.hello.is_some() {
             let age = connection.age();

@@ -1,5 +1,6 @@
 //! The promises of an edge, over real sockets. A file for each.
 
+mod access;
 mod bad_input;
 mod drain;
 mod limits;

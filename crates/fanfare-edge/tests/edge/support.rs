@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use fanfare_auth::Access;
 use fanfare_backbone::Backbone;
 use fanfare_edge::{Edge, EdgeConfig};
 use fanfare_http::{Cors, Peer, ReplyFuture, Request, Server};
@@ -42,9 +43,13 @@ impl TestEdge {
     }
 
     pub(crate) async fn on(backbone: Backbone, config: EdgeConfig) -> Self {
+        Self::guarded(backbone, config, Access::Dev).await
+    }
+
+    pub(crate) async fn guarded(backbone: Backbone, config: EdgeConfig, access: Access) -> Self {
         let metrics = prometheus::Registry::new();
         let cors = Arc::new(Cors::nobody());
-        let (edge, services) = Edge::new(backbone.clone(), config, cors, &metrics).expect("starts");
+        let (edge, services) = Edge::new(backbone.clone(), config, access, cors, &metrics).expect("starts");
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         services.into_iter().for_each(|service| drop(tasks.spawn(service.future)));
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");

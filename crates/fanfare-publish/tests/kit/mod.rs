@@ -6,6 +6,7 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
+use fanfare_auth::PublishAccess;
 use fanfare_backbone::Backbone;
 use fanfare_http::Server;
 use fanfare_protocol::{Channel, PageLimit, Partitions, Retention, SharedEvent};
@@ -42,7 +43,7 @@ impl TestApi {
         };
         let backbone = Backbone::in_process(partitions, retention);
         let registry = prometheus::Registry::new();
-        let api = PublishApi::new(backbone.clone(), config, &registry).expect("a new registry");
+        let api = PublishApi::new(backbone.clone(), config, PublishAccess::Dev, &registry).expect("a new registry");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound");
         let serving = Server::new(Arc::new(api)).serve(listener, CancellationToken::new(), TaskTracker::new());

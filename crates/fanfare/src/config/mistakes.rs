@@ -5,7 +5,7 @@ use std::fmt;
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Mistake {
-    /// The variable, the flag, or the file with line and key.
+    /// The variable, the flag, or the file with line and key. Empty: the problem is a whole sentence.
     pub(super) place: String,
     /// What is wrong there, as it follows the place in a sentence.
     pub(super) problem: String,
@@ -31,7 +31,12 @@ impl Mistakes {
         self.add(place, problem);
     }
 
-    pub(super) fn is_empty(&self) -> bool {
+    /// A whole sentence, which names the place itself.
+    pub(crate) fn tell(&mut self, sentence: impl fmt::Display) {
+        self.0.push(Mistake { place: String::new(), problem: sentence.to_string() });
+    }
+
+    pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 }
@@ -50,7 +55,10 @@ impl fmt::Display for Mistakes {
 
 impl fmt::Display for Mistake {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {}", self.place, self.problem)
+        if !self.place.is_empty() {
+            write!(f, "{} ", self.place)?;
+        }
+        f.write_str(&self.problem)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
-use super::settings::{SETTINGS, Setting};
+use super::settings::{Kind, SETTINGS, Setting};
 use super::sources::{self, Source};
 use super::{Config, Inputs, Role};
 use crate::args::{ConfigOptions, Format};
@@ -30,7 +30,7 @@ fn text(config: &Config, sources: &[Source]) -> String {
     let keys = width(&mut SETTINGS.iter().map(|setting| in_table(setting.key)));
     let mut out = String::new();
     for (setting, source) in SETTINGS.iter().zip(sources) {
-        let Setting { variable, meaning, .. } = setting;
+        let Setting { variable, .. } = setting;
         let key = in_table(setting.key);
         let value = (setting.get)(config);
         let (style, origin) = match source {
@@ -43,7 +43,7 @@ fn text(config: &Config, sources: &[Source]) -> String {
             out,
             "{BOLD}{variable:variables$}{BOLD:#}  {key:keys$}  {style}{value}{style:#}  {DIM}({origin}){DIM:#}"
         );
-        _ = writeln!(out, "    {meaning}");
+        _ = writeln!(out, "    {}", meaning(setting));
     }
     out
 }
@@ -65,11 +65,25 @@ fn markdown() -> String {
             "| `{}` | `{}` | {default} | {} Expected: {}. |",
             setting.variable,
             in_table(setting.key),
-            setting.meaning,
-            setting.expected
+            in_cell(&meaning(setting)),
+            in_cell(setting.expected)
         );
     }
     out
+}
+
+/// With the other way to give a secret.
+fn meaning(setting: &Setting) -> String {
+    let Setting { variable, meaning, .. } = setting;
+    match setting.kind {
+        Kind::Value | Kind::Text => (*meaning).to_owned(),
+        Kind::Secret => format!("{meaning} Or {variable}_FILE: a file that holds it."),
+    }
+}
+
+/// In Markdown, `|` ends a cell.
+fn in_cell(text: &str) -> String {
+    text.replace('|', "\\|")
 }
 
 /// A key as it stands in a file: `[edge] listen`.
@@ -101,7 +115,7 @@ fn toml() -> String {
         let dev = default(setting, " ");
         let dev = dev.trim_start_matches([' ', ';']);
         let dev = if dev.is_empty() { String::new() } else { format!("  # {dev}") };
-        _ = write!(out, "\n# {}\n# Expected: {}.\n# {name} = {value}{dev}\n", setting.meaning, setting.expected);
+        _ = write!(out, "\n# {}\n# Expected: {}.\n# {name} = {value}{dev}\n", meaning(setting), setting.expected);
     }
     out
 }

@@ -5,6 +5,9 @@ use std::num::NonZeroUsize;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
+use fanfare_auth::{CookieName, Grants, Patterns, PublishKeys, Secrets, SettingError};
+use fanfare_backbone::Secret as RedisSecret;
+use fanfare_http::Cors;
 use fanfare_protocol::{PARTITIONS_MAX, Partitions};
 use tracing_subscriber::EnvFilter;
 
@@ -19,13 +22,41 @@ pub(super) struct Setting {
     pub(super) key: &'static str,
     /// What it does, in a sentence or two.
     pub(super) meaning: &'static str,
+    /// How its values are treated.
+    pub(super) kind: Kind,
     /// What a value looks like, as it follows "expected".
     pub(super) expected: &'static str,
-    /// Takes a value; None: it is not one.
-    pub(super) set: fn(&mut Config, &str) -> Option<()>,
-    /// The value, as it would be written.
+    /// Takes a value.
+    pub(super) set: fn(&mut Config, &str) -> Result<(), Wrong>,
+    /// The value, as it would be written, but for secrets.
     pub(super) get: fn(&Config) -> String,
 }
+
+/// How a setting's values are treated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Shown, also where it is wrong.
+    Value,
+    /// The same; nearly every text is one.
+    Text,
+    /// Never shown. Can also be given as a file, under the name with `_FILE`.
+    Secret,
+}
+
+/// What is wrong with a value.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Wrong {
+    /// It is not what was expected.
+    Value,
+    /// These parts of it are wrong: one sentence each, which repeats no secret.
+    Parts(Vec<String>),
+}
+
+/// What a setting shows that isn't set and has no default. As a value it leaves it unset.
+const NONE: &str = "none";
+
+/// What a secret shows.
+const HIDDEN: &str = "***";
 
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -45,18 +76,74 @@ const RETENTION: RangeInclusive<Duration> = Duration::from_secs(1)..=DAY;
 const HEARTBEAT: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(10 * 60);
 const DRAIN: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(60 * 60);
 
-pub(super) static SETTINGS: [Setting; 14] = [
+pub(super) static SETTINGS: [Setting; 27] = [
     Setting {
         variable: "FANFARE_EDGE_LISTEN",
         key: "edge.listen",
+        kind: Kind::Value,
         meaning: "Where the edge listens (in `dev` everything). Port 0 takes a free one.",
         expected: "an address and a port, such as 127.0.0.1:8080",
         set: |config, text| set(&mut config.listen, parse_address(text)),
         get: |config| config.listen.to_string(),
     },
     Setting {
+        variable: "FANFARE_PUBLISH_LISTEN",
+        key: "publish.listen",
+        kind: Kind::Value,
+        meaning: "Where the publish API listens, as a process of its own.",
+        expected: "an address and a port, such as 127.0.0.1:8081",
+        set: |config, text| set(&mut config.publish_listen, parse_address(text)),
+        get: |config| config.publish_listen.to_string(),
+    },
+    Setting {
+        variable: "FANFARE_ADMIN_LISTEN",
+        key: "admin.listen",
+        kind: Kind::Value,
+        meaning: "Where an edge or a publish API answers /healthz, /readyz, /metrics and /version. Not for the outside; in `dev` they are on the one address.",
+        expected: "an address and a port, such as 127.0.0.1:9091",
+        set: |config, text| set(&mut config.admin_listen, parse_address(text)),
+        get: |config| config.admin_listen.to_string(),
+    },
+    Setting {
+        variable: "FANFARE_REDIS_URL",
+        key: "redis.url",
+        kind: Kind::Secret,
+        meaning: "The Redis that edges and publish APIs share. `dev` needs none.",
+        expected: "an address such as redis://127.0.0.1:6379, or none",
+        set: |config, text| set_redis_url(config, text),
+        get: |config| show_redis_url(config.redis.url.reveal()),
+    },
+    Setting {
+        variable: "FANFARE_REDIS_USERNAME",
+        key: "redis.username",
+        kind: Kind::Text,
+        meaning: "The ACL user there.",
+        expected: "a name, or none",
+        set: |config, text| set(&mut config.redis.username, parse_text(text)),
+        get: |config| config.redis.username.clone().unwrap_or_else(|| NONE.to_owned()),
+    },
+    Setting {
+        variable: "FANFARE_REDIS_PASSWORD",
+        key: "redis.password",
+        kind: Kind::Secret,
+        meaning: "The password there.",
+        expected: "a password, or none",
+        set: |config, text| set(&mut config.redis.password, parse_text(text).map(|text| text.map(RedisSecret::new))),
+        get: |config| show_secret(config.redis.password.is_some()),
+    },
+    Setting {
+        variable: "FANFARE_REDIS_PREFIX",
+        key: "redis.prefix",
+        kind: Kind::Text,
+        meaning: "Begins every key and every Pub/Sub name there: what keeps two deployments on one Redis apart.",
+        expected: "1 or more printable ASCII characters, without braces",
+        set: |config, text| set(&mut config.redis.prefix, parse_prefix(text)),
+        get: |config| config.redis.prefix.clone(),
+    },
+    Setting {
         variable: "FANFARE_REDIS_PARTITIONS",
         key: "redis.partitions",
+        kind: Kind::Value,
         meaning: "Slices of all channels, each with an order of its own; of the in-process backbone too. \
                   Fixed per deployment.",
         expected: "a whole number from 1 to 64",
@@ -64,8 +151,72 @@ pub(super) static SETTINGS: [Setting; 14] = [
         get: |config| config.partitions.count().to_string(),
     },
     Setting {
+        variable: "FANFARE_AUTH_SECRET",
+        key: "auth.secret",
+        kind: Kind::Secret,
+        meaning: "Secrets of subscriber tokens (HS256), separated by commas: the first signs, all verify. An edge needs one, and `fanfare token`.",
+        expected: "secrets, best of 32 bytes or more, or none",
+        set: |config, text| set_auth(&mut config.auth.secret, text, |text| Secrets::parse(text).map(Some)),
+        get: |config| show_secret(config.auth.secret.is_some()),
+    },
+    Setting {
+        variable: "FANFARE_AUTH_GRANTS",
+        key: "auth.grants",
+        kind: Kind::Text,
+        meaning: "Patterns that every token gets, filled from its claims.",
+        expected: "patterns such as org:{org}:*, separated by commas, or none",
+        set: |config, text| set_auth(&mut config.auth.grants, text, Grants::parse),
+        get: |config| show_list(&config.auth.grants),
+    },
+    Setting {
+        variable: "FANFARE_AUTH_COOKIE",
+        key: "auth.cookie",
+        kind: Kind::Text,
+        meaning: "The cookie that may hold a token.",
+        expected: "a cookie's name",
+        set: |config, text| set_parsed(&mut config.auth.cookie, CookieName::parse(text.trim())),
+        get: |config| config.auth.cookie.to_string(),
+    },
+    Setting {
+        variable: "FANFARE_AUTH_QUERY_TOKEN",
+        key: "auth.query_token",
+        kind: Kind::Value,
+        meaning: "Whether ?token= and ?auth= are taken. URLs end up in the logs of every proxy on the way.",
+        expected: "true or false",
+        set: |config, text| set(&mut config.auth.query_token, parse_truth(text)),
+        get: |config| config.auth.query_token.to_string(),
+    },
+    Setting {
+        variable: "FANFARE_PUBLISH_KEYS",
+        key: "publish.keys",
+        kind: Kind::Secret,
+        meaning: "Keys of those who publish, separated by commas: name=KEY or name=sha256:HEX, then optionally ;channels=server:*|broadcast and ;rights=publish|read|mint|disconnect. A publish API needs one.",
+        expected: "name=KEY or name=sha256:HEX, or none",
+        set: |config, text| set_auth(&mut config.auth.publish_keys, text, PublishKeys::parse),
+        get: |config| show_secret(!config.auth.publish_keys.is_empty()),
+    },
+    Setting {
+        variable: "FANFARE_ANONYMOUS_CHANNELS",
+        key: "anonymous_channels",
+        kind: Kind::Text,
+        meaning: "Patterns of channels that are open without a token.",
+        expected: "patterns such as news,prices:*, or none",
+        set: |config, text| set_auth(&mut config.auth.anonymous_channels, text, Patterns::parse),
+        get: |config| show_list(&config.auth.anonymous_channels),
+    },
+    Setting {
+        variable: "FANFARE_CORS_ORIGINS",
+        key: "cors.origins",
+        kind: Kind::Value,
+        meaning: "Origins whose pages may read answers, separated by commas. `dev` allows those of this machine.",
+        expected: "origins such as https://app.example.com, or none",
+        set: |config, text| set_origins(config, text),
+        get: |config| show_list(&config.cors_origins.join(",")),
+    },
+    Setting {
         variable: "FANFARE_MAX_PAYLOAD",
         key: "max_payload",
+        kind: Kind::Value,
         meaning: "Bytes of one event's data at most.",
         expected: "a size up to 1MiB, such as 65536, 64KiB or \"64 kB\"",
         set: |config, text| set(&mut config.publish.payload_bytes_max, parse_payload(text)),
@@ -74,6 +225,7 @@ pub(super) static SETTINGS: [Setting; 14] = [
     Setting {
         variable: "FANFARE_MAX_CONNECTIONS",
         key: "max_connections",
+        kind: Kind::Value,
         meaning: "Connections of one edge at most; auto is what the limit of open files allows.",
         expected: "auto or a whole number from 1 to 10000000",
         set: |config, text| set(&mut config.edge.connections_max, parse_connections(text)),
@@ -82,6 +234,7 @@ pub(super) static SETTINGS: [Setting; 14] = [
     Setting {
         variable: "FANFARE_MAX_CONNECTIONS_PER_USER",
         key: "max_connections_per_user",
+        kind: Kind::Value,
         meaning: "Connections of one user on one edge at most.",
         expected: "a whole number from 1 to 10000000",
         set: |config, text| set_count(&mut config.edge.connections_per_user_max, parse_count(text, &CONNECTIONS)),
@@ -90,6 +243,7 @@ pub(super) static SETTINGS: [Setting; 14] = [
     Setting {
         variable: "FANFARE_MAX_CHANNELS",
         key: "max_channels",
+        kind: Kind::Value,
         meaning: "Channels that one connection may follow.",
         expected: "a whole number from 1 to 10000",
         set: |config, text| set_count(&mut config.edge.channels_max, parse_count(text, &CHANNELS)),
@@ -98,6 +252,7 @@ pub(super) static SETTINGS: [Setting; 14] = [
     Setting {
         variable: "FANFARE_HISTORY_SIZE",
         key: "history_size",
+        kind: Kind::Value,
         meaning: "Events of a channel that are retained at most. Who comes back after more is told of a gap.",
         expected: "a whole number from 1 to 100000",
         set: |config, text| set_count(&mut config.retention.history_size, parse_count(text, &HISTORY_EVENTS)),
@@ -106,6 +261,7 @@ pub(super) static SETTINGS: [Setting; 14] = [
     Setting {
         variable: "FANFARE_HISTORY_AGE",
         key: "history_age",
+        kind: Kind::Value,
         meaning: "Age at which a retained event may go.",
         expected: "a duration from 1s to 1day, such as 5m",
         set: |config, text| set(&mut config.retention.history_age, parse_duration(text, &RETENTION)),
@@ -114,6 +270,7 @@ pub(super) static SETTINGS: [Setting; 14] = [
     Setting {
         variable: "FANFARE_IDEMPOTENCY_WINDOW",
         key: "idempotency_window",
+        kind: Kind::Value,
         meaning: "How long an idempotency key is remembered.",
         expected: "a duration from 1s to 1day, such as 5m",
         set: |config, text| set(&mut config.retention.idempotency_window, parse_duration(text, &RETENTION)),
@@ -122,6 +279,7 @@ pub(super) static SETTINGS: [Setting; 14] = [
     Setting {
         variable: "FANFARE_HEARTBEAT_INTERVAL",
         key: "heartbeat_interval",
+        kind: Kind::Value,
         meaning: "Pause after which a quiet connection gets a heartbeat. Keep it well under the idle timeout of what \
                   stands between (60s for most load balancers).",
         expected: "a duration from 1s to 10m, such as 15s",
@@ -131,6 +289,7 @@ pub(super) static SETTINGS: [Setting; 14] = [
     Setting {
         variable: "FANFARE_DRAIN_DELAY",
         key: "drain_delay",
+        kind: Kind::Value,
         meaning: "After SIGTERM: time between turning unready and the first goodbye, in which load balancers notice.",
         expected: "a duration up to 1h, such as 5s",
         set: |config, text| set(&mut config.drain_delay, parse_duration(text, &DRAIN)),
@@ -139,6 +298,7 @@ pub(super) static SETTINGS: [Setting; 14] = [
     Setting {
         variable: "FANFARE_DRAIN_TIMEOUT",
         key: "drain_timeout",
+        kind: Kind::Value,
         meaning: "Time over which the goodbyes are spread, so that a rollout is a ripple and not a storm.",
         expected: "a duration up to 1h, such as 20s",
         set: |config, text| set(&mut config.drain_timeout, parse_duration(text, &DRAIN)),
@@ -147,6 +307,7 @@ pub(super) static SETTINGS: [Setting; 14] = [
     Setting {
         variable: "FANFARE_LOG",
         key: "log",
+        kind: Kind::Value,
         meaning: "Which log lines are written: a level, or directives such as info,fanfare_edge=debug.",
         expected: "off, error, warn, info, debug, trace, or directives such as info,fanfare_edge=debug",
         set: |config, text| set(&mut config.log, parse_log(text)),
@@ -155,6 +316,7 @@ pub(super) static SETTINGS: [Setting; 14] = [
     Setting {
         variable: "FANFARE_LOG_FORMAT",
         key: "log_format",
+        kind: Kind::Value,
         meaning: "How they are written: auto is text on a terminal and JSON otherwise.",
         expected: "auto, text or json",
         set: |config, text| set(&mut config.log_format, parse_log_format(text)),
@@ -162,13 +324,93 @@ pub(super) static SETTINGS: [Setting; 14] = [
     },
 ];
 
-fn set<T>(field: &mut T, value: Option<T>) -> Option<()> {
-    *field = value?;
-    Some(())
+fn set<T>(field: &mut T, value: Option<T>) -> Result<(), Wrong> {
+    *field = value.ok_or(Wrong::Value)?;
+    Ok(())
 }
 
-fn set_count(field: &mut usize, value: Option<u64>) -> Option<()> {
+fn set_count(field: &mut usize, value: Option<u64>) -> Result<(), Wrong> {
     set(field, value.and_then(|count| usize::try_from(count).ok()))
+}
+
+fn set_parsed<T>(field: &mut T, value: Result<T, SettingError>) -> Result<(), Wrong> {
+    *field = value.map_err(|error| Wrong::Parts(error.mistakes().to_vec()))?;
+    Ok(())
+}
+
+/// A setting of the authentication, which may be left unset.
+fn set_auth<T: Default>(
+    field: &mut T,
+    text: &str,
+    parse: impl FnOnce(&str) -> Result<T, SettingError>,
+) -> Result<(), Wrong> {
+    set_parsed(field, if is_none(text) { Ok(T::default()) } else { parse(text) })
+}
+
+fn is_none(text: &str) -> bool {
+    text.trim() == NONE
+}
+
+fn show_secret(is_set: bool) -> String {
+    if is_set { HIDDEN } else { NONE }.to_owned()
+}
+
+fn show_list(list: &impl ToString) -> String {
+    match list.to_string() {
+        empty if empty.is_empty() => NONE.to_owned(),
+        list => list,
+    }
+}
+
+/// What else is wrong with it is said by the backbone, which knows what it can use.
+fn set_redis_url(config: &mut Config, text: &str) -> Result<(), Wrong> {
+    let text = text.trim();
+    let plausible = text.contains("://") && !text.contains(char::is_whitespace);
+    let url = if is_none(text) { Some("") } else { plausible.then_some(text) };
+    set(&mut config.redis.url, url.map(RedisSecret::new))
+}
+
+/// Without the name and the password that may stand before its host.
+fn show_redis_url(url: &str) -> String {
+    match (url.split_once("://"), url.rsplit_once('@')) {
+        _ if url.is_empty() => NONE.to_owned(),
+        (Some((scheme, _)), Some((_, host))) => format!("{scheme}://{HIDDEN}@{host}"),
+        _ => url.to_owned(),
+    }
+}
+
+fn set_origins(config: &mut Config, text: &str) -> Result<(), Wrong> {
+    if is_none(text) {
+        config.cors_origins.clear();
+        return Ok(());
+    }
+    let origins: Vec<_> = text.split(',').map(|origin| origin.trim().to_owned()).collect();
+    let wrong = origins.iter().filter_map(|origin| Cors::exactly([origin]).err()).map(|error| error.to_string());
+    let wrong: Vec<_> = wrong.collect();
+    if !wrong.is_empty() {
+        return Err(Wrong::Parts(wrong));
+    }
+    config.cors_origins = origins;
+    Ok(())
+}
+
+/// Any text, or none.
+fn parse_text(text: &str) -> Option<Option<String>> {
+    match text.trim() {
+        "" => None,
+        NONE => Some(None),
+        _ => Some(Some(text.to_owned())),
+    }
+}
+
+fn parse_prefix(text: &str) -> Option<String> {
+    let fit = |c: char| c.is_ascii_graphic() && !"{}".contains(c);
+    let text = text.trim();
+    (!text.is_empty() && text.chars().all(fit)).then(|| text.to_owned())
+}
+
+fn parse_truth(text: &str) -> Option<bool> {
+    text.trim().to_ascii_lowercase().parse().ok()
 }
 
 fn parse_payload(text: &str) -> Option<NonZeroUsize> {
@@ -226,7 +468,7 @@ mod tests {
             for setting in &SETTINGS {
                 let mut config = Config::default_for(role);
                 let shown = (setting.get)(&config);
-                assert_eq!((setting.set)(&mut config, &shown), Some(()), "{} = {shown}", setting.variable);
+                assert_eq!((setting.set)(&mut config, &shown), Ok(()), "{} = {shown}", setting.variable);
                 assert_eq!((setting.get)(&config), shown, "{}", setting.variable);
             }
         }
@@ -235,10 +477,32 @@ mod tests {
     #[test]
     fn every_setting_refuses_nonsense() {
         for setting in &SETTINGS {
-            for nonsense in ["", " ", "64 parsecs", "-1"] {
+            let nonsense: &[&str] = match setting.kind {
+                Kind::Value => &["", " ", "64 parsecs", "-1"],
+                Kind::Text | Kind::Secret => &["", " "],
+            };
+            for nonsense in nonsense {
                 let mut config = Config::default_for(Role::Dev);
-                assert_eq!((setting.set)(&mut config, nonsense), None, "{} = {nonsense:?}", setting.variable);
+                assert!((setting.set)(&mut config, nonsense).is_err(), "{} = {nonsense:?}", setting.variable);
             }
+        }
+    }
+
+    #[test]
+    fn a_secret_is_never_shown() {
+        for (variable, value) in [
+            ("FANFARE_AUTH_SECRET", "hunter2-hunter2,hunter2-other"),
+            ("FANFARE_PUBLISH_KEYS", "a=hunter2-hunter2"),
+            ("FANFARE_REDIS_PASSWORD", "hunter2"),
+            ("FANFARE_REDIS_URL", "redis://me:hunter2@redis:6379"),
+        ] {
+            let setting = SETTINGS.iter().find(|setting| setting.variable == variable).expect("a setting");
+            assert_eq!(setting.kind, Kind::Secret);
+            let mut config = Config::default_for(Role::Service);
+            assert_eq!((setting.set)(&mut config, value), Ok(()), "{variable}");
+            let shown = (setting.get)(&config);
+            assert!(shown.contains(HIDDEN) && !shown.contains("hunter2"), "{variable}: {shown}");
+            assert!(!format!("{config:?}").contains("hunter2"), "{variable}");
         }
     }
 

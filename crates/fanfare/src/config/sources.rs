@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use toml::de::{DeTable, DeValue};
 
 use super::mistakes::Mistakes;
-use super::settings::{SETTINGS, Setting};
+use super::settings::{Kind, SETTINGS, Setting, Wrong};
 use super::{Config, Inputs};
 
 /// Variables of the tools and the tests, which are no settings of a service.
@@ -45,8 +45,20 @@ impl Reader {
     fn set(&mut self, index: usize, source: Source, place: &str, value: &str) {
         let setting = &SETTINGS[index];
         match (setting.set)(&mut self.config, value) {
-            Some(()) => self.sources[index] = source,
-            None => self.refuse(place, &format!("{value:.100?}"), setting),
+            Ok(()) => self.sources[index] = source,
+            Err(Wrong::Value) if setting.kind == Kind::Secret => self.refuse(place, "something else", setting),
+            Err(Wrong::Value) => self.refuse(place, &format!("{value:.100?}"), setting),
+            Err(Wrong::Parts(parts)) => {
+                parts.into_iter().for_each(|part| self.mistakes.add(format!("{place}:"), part));
+            }
+        }
+    }
+
+    /// Takes a secret from a file: without the newline that editors end it with.
+    fn set_from_file(&mut self, index: usize, source: Source, place: &str, path: &str) {
+        match std::fs::read_to_string(path) {
+            Ok(text) => self.set(index, source, place, text.trim_end_matches(['\r', '\n'])),
+            Err(error) => self.mistakes.add(place, format!("is {path:?}, which can't be read: {error}")),
         }
     }
 
@@ -61,6 +73,13 @@ impl Reader {
             match (SETTINGS.iter().position(|setting| setting.variable == name), value.to_str()) {
                 (Some(index), Some(value)) => self.set(index, Source::Variable, name, value),
                 (Some(index), None) => self.refuse(name, "not UTF-8", &SETTINGS[index]),
+                (None, Some(path)) if let Some(index) = file_of(name, "_FILE", |setting| setting.variable) => {
+                    let bare = SETTINGS[index].variable;
+                    match environment.iter().any(|(other, _)| other == bare) {
+                        true => self.mistakes.add(name, format!("is set and {bare} too, expected one of them")),
+                        false => self.set_from_file(index, Source::Variable, name, path),
+                    }
+                }
                 (None, _) => self.mistakes.unknown(name, name, similar_variable(name)),
             }
         }
@@ -95,6 +114,13 @@ impl Reader {
                     Some(text) => self.set(index, Source::File(file.path.to_owned()), &place, &text),
                     None => self.refuse(&place, kind(value), &SETTINGS[index]),
                 },
+                (DeValue::String(path), None) if let Some(index) = file_of(&key, "_file", |setting| setting.key) => {
+                    let bare = SETTINGS[index].key.rsplit('.').next().unwrap_or_default();
+                    match table.keys().any(|other| other.get_ref() == bare) {
+                        true => self.mistakes.add(place, format!("is set and {bare} too, expected one of them")),
+                        false => self.set_from_file(index, Source::File(file.path.to_owned()), &place, path),
+                    }
+                }
                 (value, None) if is_table => {
                     self.mistakes.add(place, format!("is {}, expected a table: [{key}]", kind(value)));
                 }
@@ -119,6 +145,12 @@ impl File<'_> {
         let colon = if key.is_empty() { "" } else { ": " };
         format!("{}:{}{colon}{key}", self.path.display(), self.line(offset))
     }
+}
+
+/// The secret that a name with an ending asks to be read from a file.
+fn file_of(name: &str, ending: &str, own: fn(&Setting) -> &'static str) -> Option<usize> {
+    let bare = name.strip_suffix(ending)?;
+    SETTINGS.iter().position(|setting| setting.kind == Kind::Secret && own(setting) == bare)
 }
 
 /// A single value as the text that a variable would hold.
