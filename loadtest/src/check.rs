@@ -7,10 +7,11 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
+use fanfare_auth::{Secrets, TokenOrder};
 use fanfare_protocol::sse::Message;
-use fanfare_protocol::{Cursor, Partition, Partitions, Point};
+use fanfare_protocol::{Cursor, Partition, Partitions, Pattern, Point, UserId};
 use serde::{Deserialize, Serialize};
 
 use crate::endpoint::Endpoint;
@@ -274,7 +275,13 @@ impl Checker {
     }
 
     /// The request with which a client subscribes.
-    pub(crate) fn request(&self, seen: &Seen, endpoint: &Endpoint, last_id: Option<&str>) -> Vec<u8> {
+    pub(crate) fn request(
+        &self,
+        seen: &Seen,
+        endpoint: &Endpoint,
+        secret: Option<&Secrets>,
+        last_id: Option<&str>,
+    ) -> Vec<u8> {
         let (path, host, client) = (endpoint.path(), endpoint.authority(), seen.client);
         let mut request = format!("GET {path}/events?user=u{client}");
         for follow in &seen.follows {
@@ -283,6 +290,9 @@ impl Checker {
             }
         }
         request += &format!(" HTTP/1.1\r\nHost: {host}\r\nAccept: text/event-stream\r\nCache-Control: no-cache\r\n");
+        if let Some(secret) = secret {
+            request += &format!("Authorization: Bearer {}\r\n", token(client, secret));
+        }
         if let Some(id) = last_id {
             request += &format!("Last-Event-ID: {id}\r\n");
         }
@@ -561,6 +571,17 @@ enum Mismatch {
     /// Not written by this program.
     Foreign,
     Corrupt,
+}
+
+/// What opens a client's inbox, the broadcast and the shared channels, for longer than any run.
+fn token(client: u32, secret: &Secrets) -> String {
+    let order = TokenOrder {
+        user: UserId::parse(&format!("u{client}")).ok(),
+        channels: Pattern::parse("load:*").into_iter().collect(),
+        follow: Vec::new(),
+        ttl: Duration::from_secs(24 * 60 * 60),
+    };
+    order.mint(secret, SystemTime::now()).expect("a user and a pattern make a token")
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::io::{self, Read, Write};
 use std::time::{Duration, Instant};
 
+use fanfare_auth::Secrets;
 use fanfare_protocol::sse::{Decoder, Message};
 use hdrhistogram::Histogram;
 use mio::net::TcpStream;
@@ -25,6 +26,8 @@ const PAUSE: Duration = Duration::from_secs(1);
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) checker: Checker,
+    /// Signs the clients' tokens, where they need some.
+    pub(crate) secret: Option<Secrets>,
     pub(crate) counts: Counts,
     pub(crate) run_began: Instant,
     pub(crate) buffer: Box<[u8]>,
@@ -109,7 +112,7 @@ impl Client {
             shared.counts.resumes += 1;
         }
         self.decoder.reconnect();
-        let request = shared.checker.request(&self.seen, endpoint, sent_id.as_deref());
+        let request = shared.checker.request(&self.seen, endpoint, shared.secret.as_ref(), sent_id.as_deref());
         self.link = Some(Link {
             stream,
             stage: Stage::Connecting(request),

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use fanfare_auth::Secrets;
 use indicatif::{ProgressBar, ProgressStyle};
 use mio::Events;
 
@@ -61,6 +62,8 @@ pub struct Job {
     pub repeat: bool,
     /// The publisher's key.
     pub key: Option<String>,
+    /// Signs the clients' tokens. None: they are named in the URL, as `fanfare dev` takes it.
+    pub secret: Option<Secrets>,
     /// How long all may take to connect.
     pub connect_timeout: Duration,
     /// How long clients may take to have everything after the last publish.
@@ -111,6 +114,7 @@ impl Job {
             allow_gaps: false,
             repeat: false,
             key: None,
+            secret: None,
             connect_timeout: Duration::from_secs(60),
             grace: Duration::from_secs(20),
             server_pids: Vec::new(),
@@ -153,7 +157,7 @@ impl Job {
         let checker = Checker::new(traffic.clone(), run, self.allow_gaps);
         let mut course = Course {
             job: self,
-            swarm: Swarm::new(&self.edges, &traffic, checker, run_began)?,
+            swarm: Swarm::new(&self.edges, &traffic, checker, self.secret.clone(), run_began)?,
             traffic,
             run,
             run_began,

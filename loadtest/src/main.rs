@@ -4,6 +4,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
+use fanfare_auth::Secrets;
 use fanfare_loadtest::{CutOptions, Endpoint, Job, raise_descriptor_limit};
 
 /// Opens thousands of clients, publishes, and checks every single delivery: missing, double, out of order.
@@ -44,6 +45,9 @@ struct Common {
     /// The publisher's key.
     #[arg(long, env = "FANFARE_KEY", hide_env_values = true)]
     key: Option<String>,
+    /// A secret that signs the clients' tokens; without one they are named in the URL, as `fanfare dev` takes it.
+    #[arg(long, env = "FANFARE_AUTH_SECRET", hide_env_values = true, value_parser = Secrets::parse)]
+    secret: Option<Secrets>,
     /// All choices follow from it.
     #[arg(long)]
     seed: Option<u64>,
@@ -87,6 +91,7 @@ impl Common {
         job.publish = self.publish_url.unwrap_or_else(|| self.urls[0].clone());
         job.edges = self.urls;
         job.key = self.key;
+        job.secret = self.secret;
         job.clients = self.clients.unwrap_or(job.clients);
         job.channels = self.channels.unwrap_or_else(|| (job.clients / 10).max(10));
         job.seed = self.seed.unwrap_or_else(|| fastrand::u64(..1_000_000));

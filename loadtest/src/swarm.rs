@@ -6,6 +6,7 @@ use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
+use fanfare_auth::Secrets;
 use fastrand::Rng;
 use mio::event::Event;
 use mio::net::TcpStream;
@@ -75,6 +76,7 @@ impl<'a> Swarm<'a> {
         endpoints: &'a [Endpoint],
         traffic: &Traffic,
         checker: Checker,
+        secret: Option<Secrets>,
         run_began: Instant,
     ) -> io::Result<Self> {
         let counts = Counts {
@@ -89,7 +91,7 @@ impl<'a> Swarm<'a> {
             poll: Poll::new()?,
             endpoints,
             clients: (0..traffic.clients).map(|number| Client::new(number, Seen::new(number, traffic))).collect(),
-            shared: Shared { checker, counts, run_began, buffer: vec![0; BUFFER_BYTES].into() },
+            shared: Shared { checker, secret, counts, run_began, buffer: vec![0; BUFFER_BYTES].into() },
             rng: Rng::with_seed(traffic.seed ^ 0x5a),
             away: BinaryHeap::new(),
             to_open: (0..traffic.clients).collect(),
