@@ -246,11 +246,6 @@ impl Store {
         (lasts, self.meta.as_ref().map_or(Position(0), |meta| meta.floor))
     }
 
-    /// Channels whose last position is known.
-    pub fn channels(&self) -> impl Iterator<Item = (&Channel, Position)> {
-        self.lasts.iter().map(|(channel, pos)| (channel, *pos))
-    }
-
     /// Begins a new epoch where the history isn't the one that the keys tell of.
     fn ensure(&mut self, caller: Caller) {
         let Caller { now, identity, new_epoch } = caller;

@@ -213,20 +213,10 @@ impl Machine {
         live.then(|| Id { partitions: self.partitions, first, connection, heads: &self.heads })
     }
 
-    /// Whether `connected` has gone out.
-    pub fn is_connected(&self, key: ConnectionKey) -> bool {
-        self.connections.get(key as usize).and_then(Option::as_deref).is_some_and(|connection| connection.connected)
-    }
-
     /// Whether a partition's stream is held while a resync fills it.
     #[cfg(test)]
     pub(crate) fn is_held(&self, partition: Partition) -> bool {
         matches!(self.parts[usize::from(partition)].state, State::Sync(_))
-    }
-
-    /// Channels that are wished for in a partition.
-    pub fn channels(&self, partition: Partition) -> usize {
-        self.parts[usize::from(partition)].channels.len()
     }
 
     /// The next item of a partition's stream.
