@@ -2,76 +2,11 @@
 
 mod support;
 
-use std::net::SocketAddr;
-use std::time::{Duration, Instant};
-
 use fanfare_testkit::{Publisher, Subscribe};
 use serde_json::json;
 use support::redis::{Redis, free_port};
-use support::{Dev, PATIENCE, Process, fanfare, run, stderr, stdout};
-
-const SECRET: &str = "0123456789abcdef0123456789abcdef";
-const KEY: &str = "0123456789abcdef";
-const SCOPED_KEY: &str = "fedcba9876543210";
-const KEYS: &str = "all=0123456789abcdef,scoped=fedcba9876543210;channels=other:*";
-
-/// A role on ports of its own.
-struct Role {
-    process: Process,
-    address: SocketAddr,
-    admin: SocketAddr,
-}
-
-impl Role {
-    fn start(role: &str, redis: &str) -> Self {
-        Self::start_with(role, redis, &[])
-    }
-
-    fn start_with(role: &str, redis: &str, environment: &[(&str, &str)]) -> Self {
-        let free = "127.0.0.1:0";
-        let mut command = fanfare(&[role, "--listen", free, "--admin-listen", free, "--redis", redis]);
-        command.envs(credentials()).envs([("FANFARE_DRAIN_DELAY", "0s"), ("FANFARE_DRAIN_TIMEOUT", "300ms")]);
-        let mut process = Process::start(command.envs(environment.iter().copied()));
-        let line = process.err.find("\"listening\"");
-        let log: serde_json::Value = serde_json::from_str(&line).expect("a JSON log line");
-        let address = |field: &str| log[field].as_str().expect("an address").parse().expect("an address");
-        Self { address: address("address"), admin: address("admin_address"), process }
-    }
-
-    fn subscribe(&self, path: &str, token: &str) -> Subscribe {
-        Subscribe::new(self.address, path).header("Authorization", &format!("Bearer {token}"))
-    }
-
-    fn publisher(&self, key: &str) -> Publisher {
-        Publisher::new(self.address).header("Authorization", &format!("Bearer {key}"))
-    }
-
-    async fn readiness(&self) -> u16 {
-        Publisher::new(self.admin).get("/readyz").await.status
-    }
-
-    /// Waits until it is as ready as that. There is nothing to wait for but its word.
-    async fn turns(&self, status: u16) -> Duration {
-        let start = Instant::now();
-        while self.readiness().await != status {
-            assert!(start.elapsed() < PATIENCE, "/readyz is not {status}");
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
-        start.elapsed()
-    }
-}
-
-fn credentials() -> [(&'static str, &'static str); 2] {
-    [("FANFARE_AUTH_SECRET", SECRET), ("FANFARE_PUBLISH_KEYS", KEYS)]
-}
-
-fn token(arguments: &[&str]) -> String {
-    let output = fanfare(&["token"]).args(arguments).envs(credentials()).output().expect("it runs");
-    assert!(output.status.success(), "{}", stderr(&output));
-    let token = stdout(&output);
-    assert_eq!(token.trim().lines().count(), 1, "{token}");
-    token.trim().to_owned()
-}
+use support::role::{KEY, Role, SCOPED_KEY, credentials, token};
+use support::{Dev, fanfare, run, stderr, stdout};
 
 #[tokio::test]
 async fn a_publish_reaches_clients_on_every_edge_and_one_that_is_cut_off_resumes_on_another() {
