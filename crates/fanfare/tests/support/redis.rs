@@ -1,18 +1,20 @@
 //! A real Redis, on a port and in a directory of its own, gone when the test is.
 
 use std::net::TcpListener;
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use tempfile::TempDir;
 
 use super::Lines;
 
-/// A running server.
+/// A server that can die and come back.
 pub(crate) struct Redis {
     process: Child,
     pub(crate) port: u16,
+    settings: Vec<String>,
     _out: Lines,
-    _directory: TempDir,
+    directory: TempDir,
 }
 
 impl Redis {
@@ -35,23 +37,43 @@ impl Redis {
     /// Starts one on this port.
     pub(crate) fn start_at(port: u16, settings: &[&str]) -> std::io::Result<Self> {
         let directory = tempfile::tempdir()?;
-        let mut command = Command::new("redis-server");
-        command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--daemonize", "no"]);
-        command.args(["--appendonly", "no", "--dir"]).arg(directory.path()).args(settings);
-        let mut process = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
-        let mut out = Lines::of(process.stdout.take().expect("piped"));
-        while let Some(line) = out.next() {
-            if line.contains("Ready to accept connections") {
-                return Ok(Self { process, port, _out: out, _directory: directory });
-            }
-        }
-        process.wait()?;
-        Err(std::io::Error::other("it ended instead of starting")) // Somebody else may have taken the port.
+        let settings = settings.iter().map(|&setting| setting.to_owned()).collect::<Vec<_>>();
+        let (process, out) = serve(port, directory.path(), &settings)?;
+        Ok(Self { process, port, settings, _out: out, directory })
     }
 
     pub(crate) fn url(&self) -> String {
         format!("redis://127.0.0.1:{}", self.port)
     }
+
+    /// Runs a command with `redis-cli`, and tells its answer.
+    pub(crate) fn command(&self, words: &[&str]) -> String {
+        let mut cli = Command::new("redis-cli");
+        let output = cli.args(["-e", "-p", &self.port.to_string()]).args(words).output().expect("redis-cli runs");
+        let answer = super::stdout(&output);
+        assert!(output.status.success(), "{words:?}: {answer}{}", super::stderr(&output));
+        answer
+    }
+
+    /// Closes all subscriptions, as a failing network would.
+    pub(crate) fn kill_subscriptions(&self) {
+        self.command(&["CLIENT", "KILL", "TYPE", "pubsub"]);
+    }
+}
+
+fn serve(port: u16, directory: &Path, settings: &[String]) -> std::io::Result<(Child, Lines)> {
+    let mut command = Command::new("redis-server");
+    command.args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--daemonize", "no"]);
+    command.args(["--appendonly", "no", "--dir"]).arg(directory).args(settings);
+    let mut process = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
+    let mut out = Lines::of(process.stdout.take().expect("piped"));
+    while let Some(line) = out.next() {
+        if line.contains("Ready to accept connections") {
+            return Ok((process, out));
+        }
+    }
+    process.wait()?;
+    Err(std::io::Error::other("it ended instead of starting")) // Somebody else may have taken the port.
 }
 
 impl Drop for Redis {
