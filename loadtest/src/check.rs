@@ -581,7 +581,7 @@ fn token(client: u32, secret: &Secrets) -> String {
         follow: Vec::new(),
         ttl: Duration::from_secs(24 * 60 * 60),
     };
-    order.mint(secret, SystemTime::now()).expect("a user and a pattern make a token")
+    order.mint(secret, SystemTime::now()).expect("a user and a pattern make a token").token
 }
 
 #[cfg(test)]

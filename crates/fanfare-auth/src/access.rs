@@ -15,9 +15,9 @@ use crate::token::{Secrets, TokenError};
 /// Who an edge lets in, and to what.
 #[derive(Clone, Debug)]
 pub enum Access {
-    /// Everyone, to everything but `$…`; `?user=` names the user, and credentials are not looked at. Only where
-    /// nobody else can reach us.
-    Dev,
+    /// Everyone, to everything but `$…`. `?user=` names the user; else a good token does where there are rules for
+    /// them, so that a front end that has one needs no other URL here. Only where nobody else can reach us.
+    Dev(Option<Box<TokenRules>>),
     /// Whoever has a token, to what it opens.
     Tokens(Box<TokenRules>),
 }
@@ -86,7 +86,7 @@ impl Access {
     /// There is no credential where one is needed, or the first one isn't good.
     pub fn authorise(&self, headers: &HeaderMap, query: &Query, now: SystemTime) -> Result<Admitted, AuthError> {
         match self {
-            Self::Dev => Ok(Admitted { subscriber: Subscriber::in_dev(user(query)?), source: None }),
+            Self::Dev(rules) => in_dev(rules.as_deref(), headers, query, now),
             Self::Tokens(rules) => rules.authorise(headers, query, now),
         }
     }
@@ -97,7 +97,7 @@ impl Access {
     /// It isn't good.
     pub fn renew(&self, token: &str, now: SystemTime) -> Result<Option<Subscriber>, AuthError> {
         match self {
-            Self::Dev => Ok(None),
+            Self::Dev(_) => Ok(None),
             Self::Tokens(rules) => rules.verify(token, Source::Body, now).map(Some),
         }
     }
@@ -120,6 +120,23 @@ impl TokenRules {
     fn verify(&self, token: &str, from: Source, now: SystemTime) -> Result<Subscriber, AuthError> {
         let claims = self.secrets.verify(token, now).map_err(|error| AuthError::Token { from, error })?;
         Ok(Subscriber::with_token(claims, &self.grants, self.anonymous_channels.clone()))
+    }
+}
+
+fn in_dev(
+    rules: Option<&TokenRules>,
+    headers: &HeaderMap,
+    query: &Query,
+    now: SystemTime,
+) -> Result<Admitted, AuthError> {
+    let named = user(query)?;
+    match rules.filter(|_| named.is_none()).map(|rules| rules.authorise(headers, query, now)) {
+        Some(Ok(admitted)) if admitted.source.is_some() => {
+            Ok(Admitted { subscriber: admitted.subscriber.with_everything(), ..admitted })
+        }
+        // It is one of ours. All others are not looked at: a browser has cookies of whatever else runs here.
+        Some(Err(error @ AuthError::Token { error: TokenError::Expired { .. }, .. })) => Err(error),
+        _ => Ok(Admitted { subscriber: Subscriber::in_dev(named), source: None }),
     }
 }
 

@@ -52,13 +52,22 @@ impl AuthConfig {
     /// There is no secret.
     pub fn edge_access(&self) -> Result<Access, Missing> {
         let secrets = self.secret.clone().ok_or(Missing::Secret)?;
-        Ok(Access::Tokens(Box::new(TokenRules {
+        Ok(Access::Tokens(Box::new(self.rules(secrets))))
+    }
+
+    /// What an edge asks in `dev`, where nobody needs a token and those signed with these secrets count.
+    pub fn dev_access(&self, secrets: Secrets) -> Access {
+        Access::Dev(Some(Box::new(TokenRules { query_token: true, ..self.rules(secrets) })))
+    }
+
+    fn rules(&self, secrets: Secrets) -> TokenRules {
+        TokenRules {
             secrets,
             grants: self.grants.clone(),
             cookie: self.cookie.clone(),
             query_token: self.query_token,
             anonymous_channels: self.anonymous_channels.clone(),
-        })))
+        }
     }
 
     /// What a publish API asks.

@@ -29,7 +29,7 @@ pub use credential::Source;
 pub use grants::Grants;
 pub use key::{KeyRefusal, PublishKey, Right};
 pub use keys::{KeyError, PublishAccess, PublishKeys};
-pub use mint::{MintError, TokenOrder};
+pub use mint::{MintError, Minted, TokenOrder};
 pub use secret::Secret;
 pub use setting::{CookieName, Patterns, SettingError};
 pub use subscriber::{ChannelRefusal, Subscriber};

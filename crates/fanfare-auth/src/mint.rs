@@ -1,5 +1,6 @@
 //! Making tokens: for `POST /tokens`, within the reach of the key that asks, and for `fanfare token`.
 
+use std::fmt;
 use std::time::{Duration, SystemTime};
 
 use fanfare_protocol::{Channel, Pattern, UserId};
@@ -36,6 +37,9 @@ pub enum MintError {
     /// The key may not mint.
     #[error(transparent)]
     Key(#[from] KeyRefusal),
+    /// It names nothing.
+    #[error("such a token would open nothing")]
+    Nothing,
     /// It would reach further than the key.
     #[error("the key {key} does not reach {wanted}, so a token of it can't either")]
     BeyondKey {
@@ -60,8 +64,23 @@ pub enum MintError {
     Signing(#[source] jsonwebtoken::errors::Error),
 }
 
+/// A token that was made.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Minted {
+    /// The token. Whoever has it is its user.
+    pub token: String,
+    /// When it ends, in whole seconds.
+    pub expires_at: SystemTime,
+}
+
+impl fmt::Debug for Minted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Minted").field("expires_at", &self.expires_at).finish_non_exhaustive()
+    }
+}
+
 #[derive(Serialize)]
-struct Minted<'a> {
+struct Written<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     sub: Option<&'a str>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -81,7 +100,7 @@ impl TokenOrder {
     ///
     /// # Errors
     /// It would open nothing that exists, or be too long.
-    pub fn mint(&self, secrets: &Secrets, now: SystemTime) -> Result<String, MintError> {
+    pub fn mint(&self, secrets: &Secrets, now: SystemTime) -> Result<Minted, MintError> {
         self.sign(secrets, None, now)
     }
 
@@ -91,7 +110,7 @@ impl TokenOrder {
     ///
     /// # Errors
     /// As [`TokenOrder::mint`], and where the key may not mint it.
-    pub fn mint_for(&self, key: &PublishKey, secrets: &Secrets, now: SystemTime) -> Result<String, MintError> {
+    pub fn mint_for(&self, key: &PublishKey, secrets: &Secrets, now: SystemTime) -> Result<Minted, MintError> {
         key.check(Right::Mint)?;
         let beyond = |wanted: String| MintError::BeyondKey { key: key.name().to_owned(), wanted };
         if let Some(pattern) = self.channels.iter().find(|pattern| !key.covers(pattern)) {
@@ -111,7 +130,10 @@ impl TokenOrder {
         self.sign(secrets, key.channels(), now)
     }
 
-    fn sign(&self, secrets: &Secrets, limit: Option<&[Pattern]>, now: SystemTime) -> Result<String, MintError> {
+    fn sign(&self, secrets: &Secrets, limit: Option<&[Pattern]>, now: SystemTime) -> Result<Minted, MintError> {
+        if self.user.is_none() && self.channels.is_empty() && self.follow.is_empty() {
+            return Err(MintError::Nothing);
+        }
         if self.ttl.is_zero() || self.ttl > TTL_MAX {
             return Err(MintError::Ttl);
         }
@@ -123,19 +145,20 @@ impl TokenOrder {
         }
         let issued = now.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         let expires = issued.saturating_add(self.ttl);
-        let claims = Minted {
+        // Rounded up, as every other reader of tokens expects them.
+        let exp = expires.as_secs() + u64::from(expires.subsec_nanos() > 0);
+        let claims = Written {
             sub: self.user.as_ref().map(UserId::as_str),
             channels,
             follow,
             iat: issued.as_millis() as f64 / 1000.0,
-            // Whole seconds, rounded up, as every other reader of tokens expects them.
-            exp: expires.as_secs() + u64::from(expires.subsec_nanos() > 0),
+            exp,
             fanfare_limit: limit.map(|limit| limit.iter().map(Pattern::to_string).collect()),
         };
         let token = secrets.sign(&claims).map_err(MintError::Signing)?;
         match token.len() > TOKEN_BYTES_MAX {
             true => Err(MintError::TooLong(token.len())),
-            false => Ok(token),
+            false => Ok(Minted { token, expires_at: SystemTime::UNIX_EPOCH + Duration::from_secs(exp) }),
         }
     }
 }

@@ -106,6 +106,7 @@ impl From<MintError> for Problem {
         match error {
             MintError::Key(refusal) => refusal.into(),
             MintError::Ttl | MintError::Internal(_) => problem(Code::InvalidInput),
+            MintError::Nothing => problem(Code::InvalidInput).hint("name a user, channels or what to follow"),
             MintError::TooLong(_) => problem(Code::PayloadTooLarge).hint("name fewer channels, or a pattern for them"),
             MintError::BeyondKey { .. } | MintError::OpensNothing { .. } => {
                 problem(Code::Forbidden).hint(RESERVED_HINT)

@@ -55,6 +55,11 @@ impl Subscriber {
         Self { user, reach: Reach::Everything, follow: Vec::new(), expires_at: None, issued_at: None }
     }
 
+    /// The same, and all is open to them.
+    pub(crate) fn with_everything(self) -> Self {
+        Self { reach: Reach::Everything, ..self }
+    }
+
     /// Someone without a token.
     pub(crate) fn anonymous(open: Patterns) -> Self {
         Self { user: None, reach: Reach::Anonymous(open), follow: Vec::new(), expires_at: None, issued_at: None }

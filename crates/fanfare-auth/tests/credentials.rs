@@ -3,7 +3,7 @@
 mod common;
 
 use common::*;
-use fanfare_auth::{Access, AuthError, ChannelRefusal, CookieName, Patterns, Source};
+use fanfare_auth::{Access, AuthError, ChannelRefusal, CookieName, Patterns, Secrets, Source};
 use fanfare_http::Problem;
 use http::{HeaderMap, HeaderValue};
 use proptest::prelude::*;
@@ -166,17 +166,38 @@ fn the_broadcast_is_closed_to_anonymous_ones_where_it_is_not_spelled_out() {
 
 #[test]
 fn in_dev_the_url_names_the_user_and_all_but_internal_channels_are_open() {
-    let (user, source) = who(&Access::Dev, &bearer("nonsense"), "user=alice@example.com&token=x&ticket=y");
+    let (user, source) = who(&Access::Dev(None), &bearer("nonsense"), "user=alice@example.com&token=x&ticket=y");
     assert_eq!((user.as_str(), source), ("alice@example.com", None));
-    let subscriber = authorise(&Access::Dev, &HeaderMap::new(), "user=42").expect("let in").subscriber;
+    let subscriber = authorise(&Access::Dev(None), &HeaderMap::new(), "user=42").expect("let in").subscriber;
     assert_eq!(subscriber.check(&channels(&["user:43", "broadcast", "server:7"])), Ok(()));
     assert_eq!(subscriber.check(&channels(&["$call:0a"])), Err(ChannelRefusal::Internal(channel("$call:0a"))));
     assert_eq!(subscriber.unasked(), channels(&["user:42", "broadcast"]));
-    let anyone = authorise(&Access::Dev, &HeaderMap::new(), "").expect("let in").subscriber;
+    let anyone = authorise(&Access::Dev(None), &HeaderMap::new(), "").expect("let in").subscriber;
     assert_eq!(anyone.unasked(), channels(&["broadcast"]), "in dev always");
     for wrong in ["user=", "user=a%0Ab", "user=a&user=b"] {
-        assert_eq!(refused(&Access::Dev, &HeaderMap::new(), wrong).status(), 400, "{wrong}");
+        assert_eq!(refused(&Access::Dev(None), &HeaderMap::new(), wrong).status(), 400, "{wrong}");
     }
+}
+
+#[test]
+fn in_dev_a_good_token_names_the_user_and_any_other_is_not_looked_at() {
+    let dev = config().dev_access(Secrets::parse(SECRET).expect("a secret"));
+    let token = token_with(json!({"sub": "42", "follow": ["lobby"]}));
+    for (headers, query) in [(bearer(&token), ""), (HeaderMap::new(), &*format!("token={token}"))] {
+        let subscriber = authorise(&dev, &headers, query).expect("let in").subscriber;
+        assert_eq!(subscriber.unasked(), channels(&["user:42", "broadcast", "lobby"]));
+        assert!(may(&subscriber, "server:7") && subscriber.expires_at().is_some());
+    }
+    let (named, source) = who(&dev, &bearer(&token), "user=alice");
+    assert_eq!((named.as_str(), source), ("alice", None), "the URL wins");
+    for other in ["nonsense", ""] {
+        let anyone = authorise(&dev, &bearer(other), "ticket=x").expect("let in").subscriber;
+        assert_eq!((anyone.user(), anyone.unasked()), (None, channels(&["broadcast"])));
+    }
+    let none = fanfare_http::Query::parse(None).expect("nothing");
+    let later = now() + std::time::Duration::from_secs(24 * 60 * 60);
+    let over = dev.authorise(&bearer(&token), &none, later).expect_err("over");
+    assert!(over.to_string().contains("expired"), "{over}");
 }
 
 #[test]
@@ -201,7 +222,7 @@ proptest! {
             headers.extend(prefixed(prefix, &header).map(|value| (http::header::AUTHORIZATION, value)));
             headers.extend(prefixed(b"fanfare_token", &cookie).map(|value| (http::header::COOKIE, value)));
             if let Ok(query) = fanfare_http::Query::parse(Some(&format!("token={raw}"))) {
-                for access in [&access, &Access::Dev] {
+                for access in [&access, &Access::Dev(None)] {
                     _ = access.authorise(&headers, &query, now()).map_err(Problem::from);
                 }
             }

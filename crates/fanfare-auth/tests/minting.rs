@@ -5,7 +5,7 @@ mod common;
 use std::time::Duration;
 
 use common::*;
-use fanfare_auth::{Grants, MintError, PublishKey, PublishKeys, Secrets, Subscriber, TokenOrder};
+use fanfare_auth::{Grants, MintError, Minted, PublishKey, PublishKeys, Secrets, Subscriber, TokenOrder};
 use fanfare_http::Problem;
 use fanfare_protocol::{Pattern, UserId};
 use proptest::prelude::*;
@@ -29,7 +29,7 @@ fn key(options: &str) -> std::sync::Arc<PublishKey> {
 
 /// The bearer of a token minted with a key.
 fn bearer_of(order: &TokenOrder, options: &str) -> Subscriber {
-    let token = order.mint_for(&key(options), &secrets(), now()).expect("minted");
+    let Minted { token, .. } = order.mint_for(&key(options), &secrets(), now()).expect("minted");
     subscriber(&access(), &token)
 }
 
@@ -40,20 +40,24 @@ fn refused(order: &TokenOrder, options: &str) -> Problem {
 #[test]
 fn a_minted_token_opens_what_was_asked_for_and_ends_in_time() {
     let order = order(Some("alice@example.com"), &["server:*"], &["org:7"]);
-    let token = order.mint(&secrets(), now() + Duration::from_millis(111)).expect("minted");
-    let subscriber = subscriber(&access(), &token);
+    let minted = order.mint(&secrets(), now() + Duration::from_millis(111)).expect("minted");
+    let Minted { token, expires_at } = &minted;
+    assert!(!format!("{minted:?}").contains(token), "it is a secret");
+    let subscriber = subscriber(&access(), token);
     assert_eq!(subscriber.user(), order.user.as_ref());
     assert!(may(&subscriber, "server:7") && !may(&subscriber, "servers"));
     assert_eq!(subscriber.unasked(), channels(&["user:alice%40example.com", "broadcast", "org:7"]));
     assert_eq!(subscriber.issued_at(), Some(now() + Duration::from_millis(111)), "to the millisecond");
-    assert_eq!(subscriber.expires_at(), Some(now() + Duration::from_secs(61)), "to the second, rounded up");
-    let later = access().renew(&token, now() + Duration::from_secs(61)).expect_err("over");
+    assert_eq!(*expires_at, now() + Duration::from_secs(61), "to the second, rounded up");
+    assert_eq!(subscriber.expires_at(), Some(*expires_at));
+    let later = access().renew(token, now() + Duration::from_secs(61)).expect_err("over");
     assert!(later.to_string().contains("expired"), "{later}");
 }
 
 #[test]
 fn the_first_secret_signs() {
-    let token = order(Some("42"), &[], &[]).mint(&Secrets::parse("new,old").expect("secrets"), now()).expect("minted");
+    let minted = order(Some("42"), &[], &[]).mint(&Secrets::parse("new,old").expect("secrets"), now());
+    let token = minted.expect("minted").token;
     let verified_by = |secret: &str| {
         let mut config = config();
         config.secret = Some(Secrets::parse(secret).expect("a secret"));
@@ -89,7 +93,7 @@ fn what_is_asked_for_beyond_the_key_is_refused_by_name() {
 #[test]
 fn a_scoped_keys_token_opens_nothing_beyond_the_key_neither_inbox_nor_grants() {
     let order = order(Some("42"), &["server:7*"], &[]);
-    let token = order.mint_for(&key(";channels=server:*"), &secrets(), now()).expect("minted");
+    let Minted { token, .. } = order.mint_for(&key(";channels=server:*"), &secrets(), now()).expect("minted");
     let mut config = config();
     config.grants = Grants::parse("org:{sub}:*,server:9").expect("grants");
     let subscriber = subscriber(&config.edge_access().expect("a secret"), &token);
@@ -117,6 +121,7 @@ fn a_token_that_no_edge_would_take_is_not_made() {
         let order = TokenOrder { ttl, ..order(Some("42"), &[], &[]) };
         assert!(matches!(order.mint(&secrets(), now()), Err(MintError::Ttl)), "{ttl:?}");
     }
+    assert!(matches!(order(None, &[], &[]).mint(&secrets(), now()), Err(MintError::Nothing)));
     for order in [order(None, &["$call:*"], &[]), order(None, &[], &["$call:0a"]), order(None, &["$*"], &[])] {
         let problem = Problem::from(order.mint(&secrets(), now()).expect_err("internal"));
         assert_eq!(problem.status(), 400);
@@ -140,7 +145,7 @@ proptest! {
             channels: asked.iter().filter_map(|text| Pattern::parse(text).ok()).collect(),
             ..order(Some("a"), &[], &[])
         };
-        if let Ok(token) = order.mint_for(&key, &secrets(), now()) {
+        if let Ok(Minted { token, .. }) = order.mint_for(&key, &secrets(), now()) {
             let subscriber = subscriber(&access(), &token);
             let names = names.iter().filter_map(|name| fanfare_protocol::Channel::parse(name).ok());
             for channel in names.chain(subscriber.unasked()) {

@@ -9,7 +9,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use fanfare_protocol::{
     Answer, Caller, Channel, Confirmation, Draft, Epoch, Identity, Marker, Page, PageLimit, Partition, Partitions,
-    Position, Published, Query, Retention, ShardIndex, Store,
+    Point, Position, Published, Query, Retention, ShardIndex, Store,
 };
 use tokio::sync::mpsc;
 
@@ -94,6 +94,15 @@ impl InProcess {
         let hub = self.hub(self.partitions.of(channel));
         let caller = hub.caller();
         hub.lock().store.barrier(caller, 0, vec![channel.clone()])
+    }
+
+    pub(crate) fn standings(&self) -> Vec<Point> {
+        let standing = |hub: &Arc<Hub>| {
+            let caller = hub.caller();
+            let marker = hub.lock().store.barrier(caller, 0, Vec::new());
+            Point { epoch: marker.epoch, pos: marker.last }
+        };
+        self.hubs.iter().map(standing).collect()
     }
 
     pub(crate) fn read(&self, channel: &Channel, after: Option<Position>, limit: PageLimit) -> Page {

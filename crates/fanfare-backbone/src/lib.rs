@@ -117,6 +117,17 @@ impl Backbone {
         }
     }
 
+    /// Where every partition stands now, in their order: together a cursor for whatever a connection may follow.
+    ///
+    /// # Errors
+    /// The backbone can't be reached; with all but one partition, too.
+    pub async fn standings(&self) -> Result<Vec<Point>, BackboneError> {
+        match self {
+            Self::InProcess(backbone) => Ok(backbone.standings()),
+            Self::Redis(backbone) => Ok(backbone.standings().await?),
+        }
+    }
+
     /// A page of a channel's retained events, oldest first: those after a point, or else the newest.
     ///
     /// # Errors

@@ -24,7 +24,7 @@ use crate::order::{Order, Payload, Target};
 use crate::outcome::respond_to_array;
 use crate::{Inner, PublishApi, lines};
 
-/// Seconds that an event may ask to be kept, at most: a year.
+/// Seconds that may be asked for, at most: a year.
 const TTL_SECONDS_MAX: u32 = 31_536_000;
 
 /// Media types of NDJSON; the second one is what some tools call it.
@@ -262,7 +262,7 @@ pub(crate) fn now_ms() -> u64 {
 }
 
 /// A text that may stand in a message of ours: the beginning of it.
-fn shortened(text: &str) -> Cow<'_, str> {
+pub(crate) fn shortened(text: &str) -> Cow<'_, str> {
     const CHARS_MAX: usize = 100;
     match text.char_indices().nth(CHARS_MAX) {
         None => text.into(),
@@ -270,13 +270,13 @@ fn shortened(text: &str) -> Cow<'_, str> {
     }
 }
 
-/// Seconds that an event is kept.
+/// Seconds that an event is kept or a token is good.
 #[derive(Deserialize)]
 #[serde(transparent)]
-struct Ttl(u32);
+pub(crate) struct Ttl(u32);
 
 impl Ttl {
-    fn check(self) -> Result<NonZeroU32, Problem> {
+    pub(crate) fn check(self) -> Result<NonZeroU32, Problem> {
         NonZeroU32::new(self.0)
             .filter(|ttl| ttl.get() <= TTL_SECONDS_MAX)
             .ok_or_else(|| Problem::invalid(format!("ttl: it is 1 to {TTL_SECONDS_MAX} seconds, not {}", self.0)))
@@ -289,7 +289,7 @@ impl Ttl {
 struct Name(String);
 
 /// A name that some databases have as a number: `42` is `"42"`.
-struct NameOrNumber(String);
+pub(crate) struct NameOrNumber(pub(crate) String);
 
 impl<'de> Deserialize<'de> for NameOrNumber {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {

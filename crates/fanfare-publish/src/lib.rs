@@ -15,6 +15,7 @@ mod order; // … what is published of it …
 mod outcome; // … and what they are told.
 
 mod lines;
+mod minting;
 mod reads;
 
 mod metrics;
@@ -22,7 +23,7 @@ mod metrics;
 use std::sync::Arc;
 use std::time::Instant;
 
-use fanfare_auth::PublishAccess;
+use fanfare_auth::{PublishAccess, Secrets};
 use fanfare_backbone::Backbone;
 use fanfare_http::{Handler, Peer, Problem, Reply, ReplyFuture, Request, Response, request_id};
 
@@ -39,11 +40,13 @@ pub(crate) struct Inner {
     backbone: Backbone,
     config: PublishConfig,
     access: PublishAccess,
+    /// What tokens are signed with. None: none are made.
+    secrets: Option<Secrets>,
     metrics: Metrics,
 }
 
 impl PublishApi {
-    /// The API, with its metrics in `registry`.
+    /// The API, with its metrics in `registry`. Without secrets it makes no tokens.
     ///
     /// # Errors
     /// The registry has metrics of these names already.
@@ -51,10 +54,11 @@ impl PublishApi {
         backbone: Backbone,
         config: PublishConfig,
         access: PublishAccess,
+        secrets: Option<Secrets>,
         registry: &prometheus::Registry,
     ) -> Result<Self, prometheus::Error> {
         let metrics = Metrics::new(registry)?;
-        Ok(Self(Arc::new(Inner { backbone, config, access, metrics })))
+        Ok(Self(Arc::new(Inner { backbone, config, access, secrets, metrics })))
     }
 
     /// Whether a path is one of this API, so that edge and API can share a listener.

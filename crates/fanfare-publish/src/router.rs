@@ -5,7 +5,7 @@ use fanfare_http::{Code, Problem, Request, Response, options, path_segments};
 use fanfare_protocol::Channel;
 use http::Method;
 
-use crate::{PublishApi, entry, reads};
+use crate::{PublishApi, entry, minting, reads};
 
 /// A route, and the channel's name in its path, still percent-encoded.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -13,6 +13,7 @@ pub(crate) enum Route {
     Notify,
     Broadcast,
     Publish,
+    Tokens,
     Channel(String),
     History(String),
 }
@@ -24,6 +25,7 @@ impl Route {
             ("notify", None, ..) => Some(Self::Notify),
             ("broadcast", None, ..) => Some(Self::Broadcast),
             ("publish", None, ..) => Some(Self::Publish),
+            ("tokens", None, ..) => Some(Self::Tokens),
             ("channels", Some(channel), None, _) if !channel.is_empty() => Some(Self::Channel(channel.to_owned())),
             ("channels", Some(channel), Some("history"), None) if !channel.is_empty() => {
                 Some(Self::History(channel.to_owned()))
@@ -36,13 +38,16 @@ impl Route {
     pub(crate) fn publishes(&self) -> bool {
         match self {
             Self::Notify | Self::Broadcast | Self::Publish => true,
-            Self::Channel(_) | Self::History(_) => false,
+            Self::Tokens | Self::Channel(_) | Self::History(_) => false,
         }
     }
 
     /// The methods, as `Allow` lists them.
     fn allow(&self) -> &'static str {
-        if self.publishes() { "POST, OPTIONS" } else { "GET, HEAD, OPTIONS" }
+        match self {
+            Self::Notify | Self::Broadcast | Self::Publish | Self::Tokens => "POST, OPTIONS",
+            Self::Channel(_) | Self::History(_) => "GET, HEAD, OPTIONS",
+        }
     }
 
     pub(crate) async fn answer(
@@ -58,6 +63,7 @@ impl Route {
             (Self::Notify, &Method::POST) => entry::notify(api, request, publisher).await,
             (Self::Broadcast, &Method::POST) => entry::broadcast(api, request, publisher).await,
             (Self::Publish, &Method::POST) => entry::publish(api, request, publisher).await,
+            (Self::Tokens, &Method::POST) => minting::token(api, request, publisher).await,
             (Self::Channel(channel), &(Method::GET | Method::HEAD)) => {
                 reads::channel(api, &request, publisher, &named(&channel)?).await
             }
@@ -85,6 +91,7 @@ mod tests {
             ("/notify", Some(Route::Notify)),
             ("/broadcast", Some(Route::Broadcast)),
             ("/publish", Some(Route::Publish)),
+            ("/tokens", Some(Route::Tokens)),
             ("/channels/a%2Fb", Some(Route::Channel(channel()))),
             ("/channels/a%2Fb/history", Some(Route::History(channel()))),
             ("/", None),

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use fanfare_auth::{Access, PublishAccess};
+use fanfare_auth::{PublishAccess, Secrets, SettingError};
 use fanfare_edge::Edge;
 use fanfare_http::{Cors, LocalHosts};
 use fanfare_publish::PublishApi;
@@ -43,8 +43,10 @@ async fn serve(config: &Config, hosts: LocalHosts) -> anyhow::Result<ExitCode> {
 
     let registry = admin::registry()?;
     let cors = Arc::new(Cors::loopback(hosts.clone()));
-    let (edge, services) = Edge::new(backbone.clone(), config.edge.clone(), Access::Dev, cors.clone(), &registry)?;
-    let api = PublishApi::new(backbone, config.publish.clone(), PublishAccess::Dev, &registry)?;
+    let secrets = config.auth.secret.clone().map_or_else(made_up, Ok)?;
+    let access = config.auth.dev_access(secrets.clone());
+    let (edge, services) = Edge::new(backbone.clone(), config.edge.clone(), access, cors.clone(), &registry)?;
+    let api = PublishApi::new(backbone, config.publish.clone(), PublishAccess::Dev, Some(secrets), &registry)?;
     let admin = Admin { part: Part::Edge(edge.clone()), registry, draining: lifecycle.draining().clone() };
     for service in services {
         lifecycle.spawn_service(service.name, service.future);
@@ -54,6 +56,11 @@ async fn serve(config: &Config, hosts: LocalHosts) -> anyhow::Result<ExitCode> {
     // Nobody needs to read it.
     _ = terminal::print(&banner::text(address, &program(), config.redis().is_some()));
     Ok(lifecycle.run(signals, &*edge, drain_times(config)).await)
+}
+
+/// A secret of this process, so that `/tokens` works here as it does elsewhere. Nobody needs to guess it: all is open.
+fn made_up() -> Result<Secrets, SettingError> {
+    Secrets::parse(&format!("{:032x}", fastrand::u128(..)))
 }
 
 /// A name that was added, without its port.

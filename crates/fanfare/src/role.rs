@@ -73,7 +73,7 @@ async fn serve_publish(config: &Config) -> anyhow::Result<ExitCode> {
     look_first(config.redis(), &lifecycle).await?;
 
     let registry = admin::registry()?;
-    let api = PublishApi::new(backbone.clone(), config.publish.clone(), access, &registry)?;
+    let api = PublishApi::new(backbone.clone(), config.publish.clone(), access, config.auth.secret.clone(), &registry)?;
     let (pulse, publisher) = (Arc::new(Pulse::begin()), Publisher::default());
     lifecycle.spawn_service("pulse", {
         let (pulse, stop) = (pulse.clone(), publisher.stop.clone());

@@ -21,8 +21,8 @@ pub(crate) fn token(options: TokenOptions) -> anyhow::Result<ExitCode> {
         mistakes.tell(what_to_do(Missing::Secret));
         return Err(mistakes.into());
     };
-    let token = order.mint(secrets, SystemTime::now()).context("no token is made")?;
-    terminal::print(&format!("{token}\n"))?;
+    let minted = order.mint(secrets, SystemTime::now()).context("no token is made")?;
+    terminal::print(&format!("{}\n", minted.token))?;
     Ok(ExitCode::SUCCESS)
 }
 

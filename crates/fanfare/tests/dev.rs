@@ -2,6 +2,8 @@
 
 mod support;
 
+use fanfare_testkit::{Publisher, Subscribe};
+use serde_json::json;
 use support::{Dev, run, stderr, stdout};
 
 #[test]
@@ -19,6 +21,19 @@ fn it_prints_where_it_is_and_commands_that_work() {
         assert!(done.status.success() && stdout(&done).contains("\"success\":true"), "{command}\n{}", stdout(&done));
         tail.out.find(arrives);
     }
+}
+
+#[tokio::test]
+async fn a_back_end_that_mints_tokens_and_a_front_end_that_shows_them_work_here_as_elsewhere() {
+    let dev = Dev::start(&[]);
+    let mut backend = Publisher::new(dev.address);
+    let minted = backend.post("/tokens", &json!({"userId": "42", "follow": ["lobby"]})).await.json();
+    backend.notify("42", "in between").await.id();
+    let path = format!("/events?lastEventId={}", minted["cursor"].as_str().expect("a cursor"));
+    let bearer = format!("Bearer {}", minted["token"].as_str().expect("a token"));
+    let mut page = Subscribe::new(dev.address, &path).header("Authorization", &bearer).open().await;
+    assert_eq!(page.expect_connected().await["channels"], json!(["user:42", "broadcast", "lobby"]));
+    assert!(page.next_data().await.contains("in between"));
 }
 
 #[test]

@@ -54,6 +54,41 @@ async fn a_publish_reaches_clients_on_every_edge_and_one_that_is_cut_off_resumes
 }
 
 #[tokio::test]
+async fn a_page_that_was_rendered_with_a_minted_token_subscribes_without_a_hole() {
+    let Some(redis) = Redis::start(&[]) else { return };
+    for partitions in ["1", "8"] {
+        let environment = [("FANFARE_REDIS_PARTITIONS", partitions), ("FANFARE_REDIS_PREFIX", partitions)];
+        let start = |role| Role::start_with(role, &redis.url(), &environment);
+        let (edge, publisher) = (start("edge"), start("publish"));
+        let mut backend = publisher.publisher(KEY);
+        // Some channels have been published to and others not, so that some partitions are new to Redis.
+        backend.publish("server:0", "state of today").await.id();
+        let order = json!({"userId": "42", "channels": ["server:*"], "follow": ["server:1"], "ttl": 60});
+        let minted = backend.post("/tokens", &order).await;
+        assert_eq!(minted.status, 200, "{}", minted.text());
+        let (token, cursor) = (minted.json()["token"].clone(), minted.json()["cursor"].clone());
+        let (token, cursor) = (token.as_str().expect("a token"), cursor.as_str().expect("a cursor"));
+
+        let channels = (0..10).map(|number| format!("server:{number}")).collect::<Vec<_>>();
+        for channel in &channels {
+            backend.publish(channel, channel.as_str()).await.id();
+        }
+        backend.notify("42", "hi").await.id();
+        let path = format!("/events?channels={}&lastEventId={cursor}", channels.join(","));
+        let mut page = edge.subscribe(&path, token).open().await;
+        assert_eq!(page.expect_connected().await["resumed"], true);
+        let mut heard = Vec::new();
+        for _ in 0..=channels.len() {
+            heard.push(page.next().await);
+        }
+        let (inbox, mut rest): (Vec<_>, Vec<_>) = heard.into_iter().partition(|event| event.id.ends_with("@user:42"));
+        rest.sort_by(|a, b| a.data.cmp(&b.data));
+        let rest: Vec<_> = rest.into_iter().map(|event| event.data).collect();
+        assert_eq!((inbox.len(), rest), (1, channels), "all of it, once, and no gap");
+    }
+}
+
+#[tokio::test]
 async fn who_has_no_right_to_it_is_refused_over_the_wire() {
     let Some(redis) = Redis::start(&[]) else { return };
     let origins = [("FANFARE_CORS_ORIGINS", "https://app.example.com"), ("FANFARE_ANONYMOUS_CHANNELS", "news")];

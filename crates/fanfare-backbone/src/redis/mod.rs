@@ -25,7 +25,10 @@ use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use fanfare_protocol::{Channel, Draft, Epoch, Marker, Page, PageLimit, Partition, Partitions, Position, Retention};
+use fanfare_protocol::{
+    Channel, Draft, Epoch, Marker, Page, PageLimit, Partition, Partitions, Point, Position, Retention,
+};
+use futures_util::future::try_join_all;
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
@@ -105,8 +108,17 @@ impl Redis {
     }
 
     pub(crate) async fn standing(&self, channel: &Channel) -> Result<Marker, RedisError> {
-        let scripts = self.scripts(self.partitions().of(channel));
-        let channels = vec![channel.clone()];
+        self.stands(self.partitions().of(channel), vec![channel.clone()]).await
+    }
+
+    /// All partitions at the same time, so that it takes no longer than one.
+    pub(crate) async fn standings(&self) -> Result<Vec<Point>, RedisError> {
+        let markers = try_join_all(self.partitions().all().map(|partition| self.stands(partition, Vec::new()))).await?;
+        Ok(markers.iter().map(|marker| Point { epoch: marker.epoch, pos: marker.last }).collect())
+    }
+
+    async fn stands(&self, partition: Partition, channels: Vec<Channel>) -> Result<Marker, RedisError> {
+        let scripts = self.scripts(partition);
         let call = scripts.barrier(Epoch::from_random(fastrand::u64(..)), None, 0, &channels);
         let value = self.run(scripts, &call).await?;
         let (_, marker) = Scripts::stood(words(&value), channels)?;

@@ -29,7 +29,7 @@ fn token(user: &str, channels: &[&str], ttl: Duration) -> String {
         follow: vec![Channel::parse("news").expect("valid")],
         ttl,
     };
-    order.mint(&Secrets::parse(SECRET).expect("a secret"), SystemTime::now()).expect("mints")
+    order.mint(&Secrets::parse(SECRET).expect("a secret"), SystemTime::now()).expect("mints").token
 }
 
 #[tokio::test]

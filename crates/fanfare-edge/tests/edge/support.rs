@@ -43,7 +43,7 @@ impl TestEdge {
     }
 
     pub(crate) async fn on(backbone: Backbone, config: EdgeConfig) -> Self {
-        Self::guarded(backbone, config, Access::Dev).await
+        Self::guarded(backbone, config, Access::Dev(None)).await
     }
 
     pub(crate) async fn guarded(backbone: Backbone, config: EdgeConfig, access: Access) -> Self {

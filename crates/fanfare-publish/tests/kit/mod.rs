@@ -6,7 +6,7 @@ use std::num::NonZeroUsize;
 use std::sync::Arc;
 use std::time::Duration;
 
-use fanfare_auth::PublishAccess;
+use fanfare_auth::{PublishAccess, PublishKeys, Secrets};
 use fanfare_backbone::Backbone;
 use fanfare_http::Server;
 use fanfare_protocol::{Channel, PageLimit, Partitions, Retention, SharedEvent};
@@ -33,7 +33,24 @@ impl TestApi {
         Self::with(Partitions::ONE, 100, PublishConfig { payload_bytes_max }).await
     }
 
+    /// With these keys, as their setting has them, and perhaps a secret that signs tokens.
+    pub(crate) async fn guarded(partitions: Partitions, keys: &str, secret: Option<&str>) -> Self {
+        let keys = PublishAccess::Keys(PublishKeys::parse(keys).expect("keys"));
+        let secrets = secret.map(|secret| Secrets::parse(secret).expect("a secret"));
+        Self::over(partitions, 100, PublishConfig::default(), keys, secrets).await
+    }
+
     pub(crate) async fn with(partitions: Partitions, history_size: usize, config: PublishConfig) -> Self {
+        Self::over(partitions, history_size, config, PublishAccess::Dev, None).await
+    }
+
+    async fn over(
+        partitions: Partitions,
+        history_size: usize,
+        config: PublishConfig,
+        access: PublishAccess,
+        secrets: Option<Secrets>,
+    ) -> Self {
         let minutes = |n: u64| Duration::from_secs(60 * n);
         let retention = Retention {
             history_size,
@@ -43,7 +60,7 @@ impl TestApi {
         };
         let backbone = Backbone::in_process(partitions, retention);
         let registry = prometheus::Registry::new();
-        let api = PublishApi::new(backbone.clone(), config, PublishAccess::Dev, &registry).expect("a new registry");
+        let api = PublishApi::new(backbone.clone(), config, access, secrets, &registry).expect("a new registry");
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound");
         let serving = Server::new(Arc::new(api)).serve(listener, CancellationToken::new(), TaskTracker::new());

@@ -154,7 +154,7 @@ pub(super) static SETTINGS: [Setting; 27] = [
         variable: "FANFARE_AUTH_SECRET",
         key: "auth.secret",
         kind: Kind::Secret,
-        meaning: "Secrets of subscriber tokens (HS256), separated by commas: the first signs, all verify. An edge needs one, and `fanfare token`.",
+        meaning: "Secrets of subscriber tokens (HS256), separated by commas: the first signs, all verify. An edge needs one, and so do `fanfare token` and a publish API's /tokens, which is off without.",
         expected: "secrets, best of 32 bytes or more, or none",
         set: |config, text| set_auth(&mut config.auth.secret, text, |text| Secrets::parse(text).map(Some)),
         get: |config| show_secret(config.auth.secret.is_some()),
