@@ -38,7 +38,7 @@ pub use config::EdgeConfig;
 use feed::{FeedDriver, ShardPort};
 use metrics::EdgeMetrics;
 pub use registry::Registry;
-use shard::{Adoption, Command, FeedPort, Hello, Shard, ShardParts, Style};
+use shard::{Adoption, Command, FeedPort, Hello, Shard, ShardParts, Style, Wire};
 use stream::Stream;
 use subscription::Subscription;
 
@@ -272,7 +272,8 @@ impl Edge {
         Ok(Reply::TakeOver(TakeOver::new(move |taken| {
             // What was read ahead is another request: it can't be answered on this connection any more.
             let Ok(socket) = taken.stream.into_std() else { return };
-            let adoption = Adoption { socket, head, style, admission, hello, start, changes };
+            let wire = Wire::socket(socket, self.config.send_buffer_bytes);
+            let adoption = Adoption { wire, head, style, admission, hello, start, changes };
             if self.shards[shard].try_send(Command::Adopt(Box::new(adoption))).is_err() {
                 self.places.metrics.refused(CloseReason::Overloaded);
             }

@@ -1,19 +1,15 @@
-//! One open stream: its socket, how its frames are shaped, and what waits for it.
+//! One open stream: its wire, how its frames are shaped, and what waits for it.
 
-use std::io::{self, Read, Write};
+use std::io;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use fanfare_protocol::sse::{Framing, Naming};
 use fanfare_protocol::{Channel, Point, TypePattern};
-use mio::net::TcpStream;
 
 use super::backlog::Backlog;
+use super::wire::Wire;
 use crate::admission::Admission;
-
-/// Bytes that a client may send after its request. It has nothing to say; what it says is read and dropped, so that
-/// its hang-up is seen, but not for ever.
-const INPUT_BYTES_MAX: u32 = 64 * 1024;
 
 /// How an edge keeps a stream alive.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,7 +59,7 @@ pub(super) enum Phase {
 /// An open stream.
 #[derive(Debug)]
 pub(super) struct Connection {
-    pub(super) socket: TcpStream,
+    pub(super) wire: Wire,
     pub(super) generation: u32,
     pub(super) phase: Phase,
     pub(super) style: Style,
@@ -74,7 +70,8 @@ pub(super) struct Connection {
     pub(super) backlog: Backlog,
     /// Part of the backlog's first frame has gone out.
     first_has_begun: bool,
-    pub(super) watches_writable: bool,
+    /// The shard hears when the wire takes bytes again.
+    pub(super) watches_room: bool,
     /// Tick of the wheel when something was last sent.
     pub(super) sent_at: u32,
     /// The last id sent, as far as a heartbeat would repeat it: of the first partition.
@@ -82,7 +79,6 @@ pub(super) struct Connection {
     pub(super) opened: Instant,
     pub(super) events: u64,
     pub(super) bytes: u64,
-    input_bytes: u32,
 }
 
 /// What a write came to.
@@ -97,16 +93,9 @@ pub(super) enum Written {
 }
 
 impl Connection {
-    pub(super) fn new(
-        socket: TcpStream,
-        generation: u32,
-        style: Style,
-        admission: Admission,
-        hello: Hello,
-        now: u32,
-    ) -> Self {
+    pub(super) fn new(wire: Wire, generation: u32, style: Style, admission: Admission, hello: Hello, now: u32) -> Self {
         Self {
-            socket,
+            wire,
             generation,
             phase: Phase::Open,
             style,
@@ -115,13 +104,12 @@ impl Connection {
             hello: Some(Box::new(hello)),
             backlog: Backlog::default(),
             first_has_begun: false,
-            watches_writable: false,
+            watches_room: false,
             sent_at: now,
             last_point: None,
             opened: Instant::now(),
             events: 0,
             bytes: 0,
-            input_bytes: 0,
         }
     }
 
@@ -132,7 +120,7 @@ impl Connection {
             return Written::Waiting;
         }
         let len = head.len() + rest.len();
-        let written = match self.write(head, rest) {
+        let written = match self.wire.write(head, rest) {
             Ok(written) => written,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
             Err(_) => return Written::Broken,
@@ -150,9 +138,9 @@ impl Connection {
         Written::Waiting
     }
 
-    /// The socket takes bytes again.
+    /// The wire takes bytes again.
     pub(super) fn flush(&mut self) -> Written {
-        match self.backlog.flush(&mut self.socket) {
+        match self.wire.flush(&mut self.backlog) {
             Ok(written) => {
                 self.bytes += written as u64;
                 self.first_has_begun |= written > 0;
@@ -169,41 +157,9 @@ impl Connection {
         dropped
     }
 
-    /// Reads and drops what the client says. Answers whether it is still there.
-    pub(super) fn drain_input(&mut self) -> bool {
-        let mut scratch = [0; 4096];
-        loop {
-            match self.socket.read(&mut scratch) {
-                Ok(0) => return false,
-                Ok(read) => {
-                    self.input_bytes = self.input_bytes.saturating_add(read as u32);
-                    if self.input_bytes > INPUT_BYTES_MAX {
-                        return false;
-                    }
-                }
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return error.kind() == io::ErrorKind::WouldBlock,
-            }
-        }
-    }
-
     /// How long it has been open.
     pub(super) fn age(&self) -> Duration {
         self.opened.elapsed()
-    }
-
-    fn write(&mut self, head: &[u8], rest: &Bytes) -> io::Result<usize> {
-        loop {
-            let written = if head.is_empty() {
-                self.socket.write(rest)
-            } else {
-                self.socket.write_vectored(&[io::IoSlice::new(head), io::IoSlice::new(rest)])
-            };
-            match written {
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                written => return written,
-            }
-        }
     }
 }
 

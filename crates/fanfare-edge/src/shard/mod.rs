@@ -8,6 +8,7 @@ mod backlog; // Bytes that wait.
 mod connection; // An open stream.
 mod sockets; // What the machine writes to.
 mod wheel; // Heartbeats.
+mod wire; // What bytes leave through.
 
 use std::collections::VecDeque;
 use std::io;
@@ -16,7 +17,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
 use fanfare_protocol::{ConnectionKey, Delivery, Machine, Partition, Start, Wishes};
-use mio::{Events, Interest, Poll, Token};
+use mio::{Events, Poll};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval};
@@ -33,6 +34,7 @@ use connection::{Connection, Phase};
 pub(crate) use connection::{Heartbeat, Hello, Style};
 use sockets::{OwnData, Sockets};
 use wheel::{Visit, Wheel};
+pub(crate) use wire::Wire;
 
 /// A stream that hasn't joined by then is closed as `unavailable`.
 const JOIN_TIMEOUT: Duration = Duration::from_secs(30);
@@ -42,9 +44,6 @@ const DELIVERIES_MAX: usize = 256;
 
 /// Pause between two looks at channels that nobody follows any more; they are left at the second.
 const LINGER: Duration = Duration::from_secs(15);
-
-/// Unacknowledged bytes or an unanswered keepalive for so long mean that the peer is gone.
-const PEER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// What a shard is told.
 #[derive(Debug)]
@@ -58,7 +57,7 @@ pub(crate) enum Command {
 /// A connection that has been let in.
 #[derive(Debug)]
 pub(crate) struct Adoption {
-    pub(crate) socket: std::net::TcpStream,
+    pub(crate) wire: Wire,
     /// The response's head and the first line of the stream.
     pub(crate) head: Bytes,
     pub(crate) style: Style,
@@ -204,22 +203,15 @@ impl Shard {
     }
 
     fn adopt(&mut self, adoption: Adoption) {
-        let Adoption { socket, head, style, admission, hello, start, changes } = adoption;
-        let mut socket = mio::net::TcpStream::from_std(socket);
-        let options = socket2::SockRef::from(&socket);
-        // A socket that refuses an option works all the same.
-        _ = options.set_tcp_nodelay(true);
-        _ = options.set_send_buffer_size(self.config.send_buffer_bytes);
-        _ = options.set_tcp_user_timeout(Some(PEER_TIMEOUT));
-        _ = options.set_keepalive(true);
+        let Adoption { mut wire, head, style, admission, hello, start, changes } = adoption;
         let entry = self.sockets.connections.vacant_entry();
         let key = entry.key() as ConnectionKey;
-        if self.sockets.registry.register(&mut socket, Token(entry.key()), Interest::READABLE).is_err() {
-            return; // The socket closes; the client comes back.
+        if wire.watch(&self.sockets.registry, key).is_err() {
+            return; // It is closed; the client comes back.
         }
         self.generations = self.generations.wrapping_add(1);
         let visit = Visit { key, generation: self.generations };
-        let connection = Connection::new(socket, visit.generation, style, admission, hello, self.sockets.wheel.now());
+        let connection = Connection::new(wire, visit.generation, style, admission, hello, self.sockets.wheel.now());
         let connection = entry.insert(connection);
         self.registry.follow(&connection.channels);
         self.metrics.opened.inc();
@@ -246,7 +238,7 @@ impl Shard {
                 }
                 let Some(connection) = self.sockets.connections.get_mut(key as usize) else { continue };
                 let left = event.is_error() || event.is_read_closed();
-                if left || (event.is_readable() && !connection.drain_input()) {
+                if left || (event.is_readable() && !connection.wire.drain_input()) {
                     self.sockets.ended.push((key, CloseReason::ClientLeft));
                 }
             }
@@ -269,7 +261,7 @@ impl Shard {
 
     /// A connection's heartbeat may be due.
     fn visit(&mut self, visit: Visit) {
-        let Some(connection) = self.sockets.connections.get(visit.key as usize) else { return };
+        let Some(connection) = self.sockets.connections.get_mut(visit.key as usize) else { return };
         if connection.generation != visit.generation {
             return;
         }
@@ -279,8 +271,7 @@ impl Shard {
                 return self.sockets.wheel.visit_in(ticks(deadline - Instant::now(), self.tick), visit);
             }
             Phase::Closing(_) => {
-                // A reader that stands still gets no more time, and the kernel its memory back.
-                _ = socket2::SockRef::from(&connection.socket).set_linger(Some(Duration::ZERO));
+                connection.wire.cut();
                 return self.remove(visit.key);
             }
             Phase::Open => {}
@@ -369,7 +360,7 @@ impl Shard {
     fn remove(&mut self, key: ConnectionKey) {
         if let Some(mut connection) = self.sockets.connections.try_remove(key as usize) {
             self.metrics.backlog_bytes.sub(connection.backlog.bytes() as i64);
-            _ = self.sockets.registry.deregister(&mut connection.socket);
+            connection.wire.unwatch(&self.sockets.registry);
         }
     }
 

@@ -11,7 +11,7 @@ use fanfare_protocol::{
     Channel, ConnectionKey, DEFAULT_TYPE, Epoch, EventType, Gap, GapReason, Id, Outlet, Replayed, SharedEvent,
     write_cursor,
 };
-use mio::{Interest, Registry, Token};
+use mio::Registry;
 use serde::Serialize;
 use slab::Slab;
 
@@ -143,7 +143,7 @@ impl Sockets {
         self.sent(to, written, before, self.backlog_bytes_max);
     }
 
-    /// The socket takes bytes again.
+    /// The wire takes bytes again.
     pub(super) fn flush(&mut self, key: ConnectionKey) {
         let Some(connection) = self.connections.get_mut(key as usize) else { return };
         let before = connection.backlog.bytes();
@@ -190,10 +190,8 @@ impl Sockets {
             self.metrics.backlog_bytes.add(backlog as i64 - backlog_before as i64);
         }
         let waiting = written == Written::Waiting;
-        if waiting != connection.watches_writable {
-            let interest = if waiting { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
-            let watched = self.registry.reregister(&mut connection.socket, Token(key as usize), interest);
-            connection.watches_writable = watched.is_ok() && waiting;
+        if waiting != connection.watches_room {
+            connection.watches_room = connection.wire.watch_room(&self.registry, key, waiting);
         }
         if connection.phase != Phase::Open {
             return;
