@@ -13,6 +13,7 @@ use fanfare_protocol::{
 };
 use tokio::sync::mpsc;
 
+use crate::directory::Directory;
 use crate::link::LinkEvent;
 use crate::{BackboneError, PublishError, Receipt};
 
@@ -29,6 +30,7 @@ const RETAINED_BYTES_MAX: usize = 1024 * 1024 * 1024;
 pub struct InProcess {
     partitions: Partitions,
     hubs: Vec<Arc<Hub>>,
+    pub(crate) directory: Directory,
 }
 
 /// A link: its place in the hub, and what arrives there.
@@ -68,7 +70,7 @@ impl InProcess {
             let inside = Inside { store: Store::new(retention), links, subscribers, links_opened: 0 };
             Arc::new(Hub { identity, inside: Mutex::new(inside) })
         };
-        Self { partitions, hubs: partitions.all().map(hub).collect() }
+        Self { partitions, hubs: partitions.all().map(hub).collect(), directory: Directory::default() }
     }
 
     pub(crate) fn partitions(&self) -> Partitions {

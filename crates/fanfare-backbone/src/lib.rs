@@ -1,9 +1,11 @@
-//! What joins the nodes: publishers hand events in, feeds hear them, and what was missed can be read.
+//! What joins the nodes: publishers hand events in, feeds hear them, and what was missed can be read. So can who
+//! listens (see `directory`).
 //!
 //! One interface for whatever is behind it. The in-process backbone is the pure store of `fanfare-protocol` behind a
 //! lock: for `fanfare dev`, for tests, and for one small machine. With Redis it is scripts, lists and Pub/Sub there,
 //! which any number of processes share.
 
+mod directory;
 mod history;
 mod in_process;
 mod link;
@@ -13,6 +15,7 @@ use std::sync::Arc;
 
 use fanfare_protocol::{Channel, Draft, Marker, PageLimit, Partition, Partitions, Point, Retention};
 
+pub use directory::{Entry, LEASE, Node, NodeId, ReportError, Roll};
 pub use history::History;
 use in_process::InProcess;
 pub use link::{Link, LinkEvent};

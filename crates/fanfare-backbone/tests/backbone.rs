@@ -6,9 +6,10 @@ mod support;
 use std::collections::HashSet;
 use std::time::Duration;
 
-use fanfare_backbone::{Backbone, Link, LinkEvent, PublishError, RedisConfig, Secret};
+use fanfare_backbone::{Backbone, Entry, Link, LinkEvent, Node, NodeId, PublishError, RedisConfig, Secret};
 use fanfare_protocol::{
     Answer, Channel, Confirmation, Content, Draft, Idempotency, PageLimit, Partitions, Position, Query, Retention,
+    UserId,
 };
 use support::{Flavour, PATIENCE, Server};
 use tokio::time::timeout;
@@ -74,6 +75,8 @@ suite! {
     each_partition_is_heard_over_its_own_link(8),
     one_caller_events_keep_their_order(8),
     thousands_of_channels_are_subscribed_and_each_is_confirmed(1),
+    what_nodes_tell_is_added_up_until_they_leave(1),
+    the_directory_is_read_in_sorted_pages(1),
 }
 
 fn channel(name: &str) -> Channel {
@@ -305,4 +308,82 @@ async fn thousands_of_channels_are_subscribed_and_each_is_confirmed(backbone: Ba
             assert!(matches!(&arrival, LinkEvent::Confirmed(c, w) if c == expected && *w == what), "{arrival:?}");
         }
     }
+}
+
+async fn node(backbone: &Backbone, changes: &[(Entry, u32)]) -> Node {
+    let mut node = backbone.node(NodeId::random());
+    node.begin().await.expect("begins");
+    node.report(changes).await.expect("told");
+    node
+}
+
+fn follows(name: &str) -> Entry {
+    Entry::Channel(channel(name))
+}
+
+fn user(id: &str) -> UserId {
+    UserId::parse(id).expect("a valid user id")
+}
+
+async fn what_nodes_tell_is_added_up_until_they_leave(backbone: Backbone) {
+    let (alice, bob) = (Entry::User(user("alice")), Entry::User(user("bob\u{fc}")));
+    let nameless = Entry::Listener(channel("a"), None);
+    let entries = [follows("a"), follows("b"), alice.clone(), bob.clone(), nameless.clone()];
+    let counts = async || backbone.counts(&entries).await.expect("reads");
+    assert_eq!(counts().await, [0; 5]);
+
+    let mut first = node(&backbone, &[(follows("a"), 3), (alice.clone(), 1), (nameless.clone(), 2)]).await;
+    let second = node(&backbone, &[(follows("a"), 1), (follows("b"), 2), (alice.clone(), 2), (bob, 1)]).await;
+    assert_eq!(counts().await, [4, 2, 3, 1, 2]);
+
+    // From several to one, to none, and back.
+    first.report(&[(follows("a"), 1), (alice.clone(), 0), (nameless.clone(), 1)]).await.expect("told");
+    assert_eq!(counts().await, [2, 2, 2, 1, 1]);
+    first.report(&[(follows("a"), 0), (nameless.clone(), 0)]).await.expect("told");
+    first.report(&[(follows("b"), 5), (alice, 4)]).await.expect("told");
+    assert_eq!(counts().await, [1, 7, 6, 1, 0]);
+
+    second.leave().await.expect("leaves");
+    assert_eq!(counts().await, [0, 5, 4, 0, 0]);
+    first.begin().await.expect("begins anew");
+    assert_eq!(counts().await, [0; 5]);
+}
+
+async fn the_directory_is_read_in_sorted_pages(backbone: Backbone) {
+    // More than one batch of changes, over two nodes that share some of them.
+    let name = |n: usize| format!("server:{n:04}");
+    let told = |range: std::ops::Range<usize>| range.map(|n| (follows(&name(n)), 1)).collect::<Vec<_>>();
+    let others = [(follows("serves"), 1), (follows("server"), 1), (follows("user:42"), 1)];
+    let first = node(&backbone, &[&told(0..1_600)[..], &others].concat()).await;
+    let second = node(&backbone, &told(1_400..2_500)).await;
+    let (mut after, mut read) = (String::new(), Vec::new());
+    loop {
+        let page = backbone.active_channels("server:", &after, 400).await.expect("reads");
+        after = page.entries.last().expect("no page is empty").0.to_string();
+        read.extend(page.entries);
+        if !page.more {
+            break;
+        }
+    }
+    let expected = (0..2_500).map(|n| (channel(&name(n)), if (1_400..1_600).contains(&n) { 2 } else { 1 }));
+    assert_eq!(read, expected.collect::<Vec<_>>());
+    let all = backbone.active_channels("", "server:2498", 10).await.expect("reads");
+    let names: Vec<_> = all.entries.iter().map(|(channel, _)| channel.as_str()).collect();
+    assert_eq!((names, all.more), (vec!["server:2499", "serves", "user:42"], false));
+    for (prefix, after) in [("server:", "zebra"), ("zebra", ""), ("server:25", "")] {
+        assert_eq!(backbone.active_channels(prefix, after, 10).await.expect("reads").entries, [], "{prefix} {after}");
+    }
+    first.leave().await.expect("leaves");
+    second.leave().await.expect("leaves");
+
+    let listener = |id: &str| Entry::Listener(channel("a"), Some(user(id)));
+    let other = |name: &str| Entry::Listener(channel(name), Some(user("other")));
+    let nameless = Entry::Listener(channel("a"), None);
+    let third = [(listener("z\u{fc}"), 2), (listener("b"), 1), (nameless, 9), (other("a:b"), 1), (other("b"), 1)];
+    let _third = node(&backbone, &third).await;
+    let _fourth = node(&backbone, &[(listener("b"), 3), (listener("a"), 1)]).await;
+    let page = backbone.listeners(&channel("a"), None, 2).await.expect("reads");
+    assert_eq!((page.entries, page.more), (vec![(user("a"), 1), (user("b"), 4)], true));
+    let page = backbone.listeners(&channel("a"), Some(&user("b")), 2).await.expect("reads");
+    assert_eq!((page.entries, page.more), (vec![(user("z\u{fc}"), 2)], false));
 }

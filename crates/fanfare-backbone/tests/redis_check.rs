@@ -9,7 +9,8 @@ use support::{FLAVOURS, Flavour, Server};
 /// The rights that Fanfare needs, as docs/redis.md has them.
 const RIGHTS: &str = "on >secret resetkeys resetchannels ~fanfare:* &fanfare:* -@all +ping +info +time +script|load \
                       +evalsha +hmget +hget +hset +zscore +zmscore +zadd +zrem +zrangebyscore +rpush +ltrim +llen \
-                      +lindex +lrange +lpop +pexpireat +persist +get +set +publish +subscribe +unsubscribe +unwatch";
+                      +lindex +lrange +lpop +pexpireat +persist +get +set +publish +subscribe +unsubscribe +unwatch \
+                      +hdel +pexpire +unlink +zrange +zrangebylex +zremrangebyscore";
 
 fn config(url: &str) -> RedisConfig {
     RedisConfig { url: Secret::new(url), ..RedisConfig::default() }
@@ -56,6 +57,12 @@ async fn the_documented_rights_are_enough_and_each_of_them_is_needed() {
             ("-subscribe", "+subscribe"),
             ("-publish", "+publish"),
             ("-pexpireat", "+pexpireat"),
+            ("-hdel", "+hdel"),
+            ("-pexpire", "+pexpire"),
+            ("-unlink", "+unlink"),
+            ("-zrange", "+zrange"),
+            ("-zrangebylex", "+zrangebylex"),
+            ("-zremrangebyscore", "+zremrangebyscore"),
             ("resetkeys ~other:*", "resetkeys ~fanfare:*"),
             ("resetchannels", "&fanfare:*"),
         ] {

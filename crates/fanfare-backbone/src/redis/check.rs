@@ -9,6 +9,7 @@ use fanfare_protocol::{Channel, Content, Draft, Epoch, Idempotency, PageLimit, P
 
 use super::RedisError;
 use super::config::{RedisConfig, Server};
+use super::directory::{self, NodeKeys, enlist};
 use super::keys::Keys;
 use super::scripts::{Call, LAYOUT, SCRIPTS, Scripts};
 use super::wire::{Info, Wire, Words};
@@ -168,10 +169,28 @@ async fn note_rights(wire: &mut Wire, server: &Server, note: &mut impl FnMut(Red
     if let Err(error) = run(wire, &scripts.history(&channel, Some(Position(0)), limit)).await {
         note(error);
     }
-    // As links read beside the scripts, and as the pool tries its connections.
+    // Who listens, as nodes tell it.
+    let (prefix, node) = (&server.prefix, NodeKeys::for_checks(&server.prefix));
+    let changes = [(b"c1".to_vec(), 1), (b"c2".to_vec(), 2), (b"c3".to_vec(), 0)];
+    for call in [node.tell(None, 1, &changes), enlist(directory::nodes(&format!("{prefix}:check")), "check")] {
+        if let Err(error) = run(wire, &call).await {
+            note(error);
+        }
+    }
+    // As links read beside the scripts, as the directory is read, and as the pool tries its connections.
     let (lasts, meta) = (scripts.keys.lasts(), scripts.keys.meta());
-    let plain: [&[&[u8]]; 4] =
-        [&[b"ZMSCORE", &lasts, b"broadcast"], &[b"HGET", &meta, b"f"], &[b"UNWATCH"], &[b"PING"]];
+    let (names, counts) = (node.names(), node.counts());
+    let plain: [&[&[u8]]; 9] = [
+        &[b"ZMSCORE", &lasts, b"broadcast"],
+        &[b"HGET", &meta, b"f"],
+        &[b"HMGET", &counts, b"c1"],
+        &[b"ZRANGE", &names, b"0", b"0"],
+        &[b"ZRANGEBYLEX", &names, b"[c", b"(d"],
+        &[b"ZREM", &names, b"c1"],
+        &[b"UNLINK", &names, &counts],
+        &[b"UNWATCH"],
+        &[b"PING"],
+    ];
     for words in plain {
         if let Err(error) = wire.ask(words).await {
             note(error);

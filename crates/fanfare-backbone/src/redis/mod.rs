@@ -8,6 +8,7 @@ mod arrivals;
 mod check;
 mod commands;
 mod config;
+mod directory;
 mod error;
 mod keys;
 mod link;

@@ -7,10 +7,11 @@
 use std::time::Duration;
 
 use deadpool_redis::redis::{
-    AsyncConnectionConfig, ConnectionAddr, IntoConnectionInfo as _, ProtocolVersion, RedisConnectionInfo, Value,
-    io::tcp::TcpSettings,
+    AsyncConnectionConfig, ConnectionAddr, IntoConnectionInfo as _, Pipeline, ProtocolVersion, RedisConnectionInfo,
+    Value, io::tcp::TcpSettings,
 };
 use deadpool_redis::{Connection, Manager, Pool, PoolError, Runtime, TimeoutType};
+use tokio::time::error::Elapsed;
 use tokio::time::timeout;
 
 use super::RedisError;
@@ -92,7 +93,23 @@ impl Connections {
                 other => other,
             }
         });
-        match ran.await {
+        self.within(ran.await, scripts)
+    }
+
+    /// Runs commands in one go within a time. After an error the connection is to be dropped, as with
+    /// [`Connections::run`].
+    pub(crate) async fn ask(
+        &self,
+        connection: &mut Connection,
+        pipeline: &Pipeline,
+        within: Duration,
+        scripts: &Scripts,
+    ) -> Result<Vec<Value>, RedisError> {
+        self.within(timeout(within, pipeline.query_async(connection)).await, scripts)
+    }
+
+    fn within<T>(&self, ran: Result<redis::RedisResult<T>, Elapsed>, scripts: &Scripts) -> Result<T, RedisError> {
+        match ran {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) => Err(self.meaning(&error, scripts)),
             Err(_) => Err(RedisError::TimedOut),

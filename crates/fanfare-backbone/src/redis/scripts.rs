@@ -40,8 +40,12 @@ static PUBLISH: Script = script!("ensure.lua", "publish.lua");
 static BARRIER: Script = script!("ensure.lua", "barrier.lua");
 static HISTORY: Script = script!("history.lua");
 
+/// Of nodes and not of partitions: see `directory`.
+pub(crate) static TELL: Script = script!("tell.lua");
+pub(crate) static ENLIST: Script = script!("enlist.lua");
+
 /// All of them, to be loaded when a connection is opened.
-pub(crate) static SCRIPTS: [&Script; 3] = [&PUBLISH, &BARRIER, &HISTORY];
+pub(crate) static SCRIPTS: [&Script; 5] = [&PUBLISH, &BARRIER, &HISTORY, &TELL, &ENLIST];
 
 /// A script with its keys and arguments.
 #[derive(Clone, Debug)]
@@ -53,22 +57,22 @@ pub(crate) struct Call {
 }
 
 impl Call {
-    fn new(script: &'static Script) -> Self {
+    pub(crate) fn new(script: &'static Script) -> Self {
         Self { script, keys: 0, words: Vec::new() }
     }
 
-    fn key(mut self, key: Vec<u8>) -> Self {
+    pub(crate) fn key(mut self, key: Vec<u8>) -> Self {
         self.keys += 1;
         self.words.push(key);
         self
     }
 
-    fn word(mut self, word: impl Into<Vec<u8>>) -> Self {
+    pub(crate) fn word(mut self, word: impl Into<Vec<u8>>) -> Self {
         self.words.push(word.into());
         self
     }
 
-    fn number(self, number: impl ToString) -> Self {
+    pub(crate) fn number(self, number: impl ToString) -> Self {
         self.word(number.to_string())
     }
 
