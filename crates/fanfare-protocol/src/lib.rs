@@ -11,6 +11,7 @@ mod envelope;
 mod event;
 mod feed;
 mod machine;
+mod namespace;
 mod partition;
 mod pattern;
 mod position;
@@ -32,6 +33,7 @@ pub use event::{
 };
 pub use feed::{Action, BATCH_MAX, Confirmation, Cut, Delivery, Feed, FeedTiming, SHARDS_MAX, ShardIndex};
 pub use machine::{ConnectionKey, Gap, GapReason, Id, Machine, MachineLimits, Outlet, Patch, Replayed, Start};
+pub use namespace::ByNamespace;
 pub use partition::{PARTITIONS_MAX, Partition, Partitions};
 pub use pattern::{DEFAULT_TYPE, Pattern, PatternError, TypePattern, TypePatternError};
 pub use position::{Epoch, Point, Position};

@@ -2,20 +2,19 @@
 
 use std::num::NonZeroUsize;
 
-use serde::Deserialize;
+use fanfare_protocol::ByNamespace;
 
 /// How the publish API treats what it is sent. The variables' names are in the contract.
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PublishConfig {
     /// Bytes of one event's data at most, as it is delivered. An event is copied to every subscriber and kept in
     /// history, so what is larger belongs elsewhere and its address into the event.
-    pub payload_bytes_max: NonZeroUsize,
+    pub payload_bytes_max: ByNamespace<NonZeroUsize>,
 }
 
 impl Default for PublishConfig {
     fn default() -> Self {
-        Self { payload_bytes_max: NonZeroUsize::new(64 * 1024).expect("not zero") }
+        Self { payload_bytes_max: ByNamespace::everywhere(NonZeroUsize::new(64 * 1024).expect("not zero")) }
     }
 }
 
@@ -32,9 +31,10 @@ const ENTRY_BYTES_BESIDE: usize = 256 * 1024;
 const ESCAPED_BYTES_MAX: usize = 6;
 
 impl PublishConfig {
-    /// Bytes that an entry can have at most when its data is within its limit: that of one line.
+    /// Bytes that an entry can have at most when its data is within its limit, in whichever namespace: that of one line.
     pub(crate) fn entry_bytes_max(&self) -> usize {
-        self.payload_bytes_max.get().saturating_mul(ESCAPED_BYTES_MAX).saturating_add(ENTRY_BYTES_BESIDE)
+        let largest = self.payload_bytes_max.all().max().expect("there is one that holds elsewhere");
+        largest.get().saturating_mul(ESCAPED_BYTES_MAX).saturating_add(ENTRY_BYTES_BESIDE)
     }
 
     /// Bytes of a body that is read whole.

@@ -163,13 +163,16 @@ impl Inner {
         channels.into_iter().zip(answers).map(settle).collect()
     }
 
-    /// Refuses data over its limit.
+    /// Refuses data over the limit of any of its channels.
     pub(crate) fn check_size(&self, order: &Order) -> Result<(), Problem> {
-        let (size, limit) = (order.data_bytes(), self.config.payload_bytes_max.get());
+        let limits = order.targets.iter().map(|target| (self.config.payload_bytes_max.of(&target.channel), target));
+        let Some((limit, target)) = limits.min_by_key(|(limit, _)| *limit) else { return Ok(()) };
+        let (size, limit) = (order.data_bytes(), limit.get());
         if size <= limit {
             return Ok(());
         }
-        let detail = format!("the event's data has {size} bytes as it is delivered, the limit is {limit}");
+        let channel = &target.channel;
+        let detail = format!("the event's data has {size} bytes as it is delivered, the limit is {limit} on {channel}");
         Err(Problem::new(fanfare_http::Code::PayloadTooLarge, detail)
             .details(serde_json::json!({ "size": size, "limit": limit })))
     }

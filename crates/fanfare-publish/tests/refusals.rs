@@ -200,3 +200,21 @@ async fn the_channel_in_a_path_is_checked() {
     api.get("/channels/%zz/history").await.is_problem(400, "INVALID_INPUT", "two hex digits");
     api.get("/channels/a?x=1").await.is_problem(400, "INVALID_INPUT", "\"x\" is no query parameter");
 }
+
+#[tokio::test]
+async fn a_namespace_has_a_limit_of_its_own() {
+    let bytes = |bytes: usize| std::num::NonZeroUsize::new(bytes).expect("not zero");
+    let mut config = fanfare_publish::PublishConfig::default();
+    config.payload_bytes_max.own.insert("prices".into(), bytes(4));
+    config.payload_bytes_max.own.insert("files".into(), bytes(100_000));
+    let api = TestApi::with(fanfare_protocol::Partitions::ONE, 100, config).await;
+    let publish = |channel: &str, length: usize| format!(r#"{{"channel":{channel},"data":"{}"}}"#, "x".repeat(length));
+    api.post("/publish", &publish(r#""prices:eur""#, 4)).await.id();
+    api.post("/publish", &publish(r#""files""#, 100_000)).await.id();
+    let detail = "the limit is 4 on prices:eur";
+    api.post("/publish", &publish(r#""prices:eur""#, 5)).await.is_problem(413, "PAYLOAD_TOO_LARGE", detail);
+    // Of several channels the smallest limit counts: one event is published to all of them or to none.
+    api.post("/publish", &publish(r#"["files:1","prices:eur"]"#, 5)).await.is_problem(413, "PAYLOAD_TOO_LARGE", detail);
+    let elsewhere = api.post("/publish", &publish(r#""a""#, 70_000)).await;
+    elsewhere.is_problem(413, "PAYLOAD_TOO_LARGE", "the limit is 65536 on a");
+}

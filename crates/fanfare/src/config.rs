@@ -4,11 +4,14 @@
 //! `fanfare config` prints. Every mistake is found before anything starts, and all are told at once.
 
 mod mistakes;
+mod namespaces;
+mod parts;
 mod print;
 mod settings;
 mod sources;
 mod units;
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -21,6 +24,7 @@ use fanfare_protocol::{Partitions, Retention};
 use fanfare_publish::PublishConfig;
 
 pub(crate) use mistakes::Mistakes;
+pub(crate) use namespaces::Namespace;
 pub(crate) use print::print;
 
 /// All settings.
@@ -46,6 +50,8 @@ pub(crate) struct Config {
     pub(crate) edge: EdgeConfig,
     /// What the publish API takes.
     pub(crate) publish: PublishConfig,
+    /// What namespaces set of their own, by their names.
+    pub(crate) namespaces: BTreeMap<String, Namespace>,
     /// Time between turning unready and the first goodbye.
     pub(crate) drain_delay: Duration,
     /// Time over which the goodbyes are spread.
@@ -121,6 +127,7 @@ impl Config {
             },
             edge: EdgeConfig::default(),
             publish: PublishConfig::default(),
+            namespaces: BTreeMap::new(),
             drain_delay,
             drain_timeout: Duration::from_secs(20),
             log: "info".to_owned(),

@@ -48,13 +48,62 @@ fn every_mistake_is_told_at_once_with_its_name_value_and_what_was_expected() {
         at(3, ": edge is a number, expected a table: [edge]"),
         at(5, ": redis.partitions is \"65\", expected a whole number from 1 to 64"),
         at(6, ": redis.url is something else, expected an address such as redis://127.0.0.1:6379, or none"),
-        at(7, " namespaces is not a setting; `fanfare config` lists them all"),
+        at(8, " namespaces.a.b is not a setting; `fanfare config` lists them all"),
         "  FANFARE_HEARTBEAT_INTERVALL is not a setting; did you mean FANFARE_HEARTBEAT_INTERVAL?".to_owned(),
         "  FANFARE_MAX_PAYLOAD is \"64 parsecs\", expected a size up to 1MiB".to_owned(),
         "  --listen is \"nowhere\", expected an address and a port".to_owned(),
     ] {
         assert!(report.lines().any(|told| told.starts_with(&line)), "{line}\n\nis missing from\n\n{report}");
     }
+}
+
+#[test]
+fn a_namespace_is_refused_with_every_mistake_in_it() {
+    let file = File::new(
+        "namespaces",
+        "routers = 1\n[namespaces]\nbroadcast = 5\n[namespaces.prices]\nmax_payload = \"2MiB\"\nmax_paylod = 1\n\
+         [namespaces.\"$call\"]\n[namespaces.\"a:b\"]\n[namespaces.\"a b\"]\n[namespaces.user]\nmax_payload = [1]\n",
+    );
+    let output = run(&["config", "--config", file.path()]);
+    let report = stderr(&output);
+    assert_eq!(output.status.code(), Some(2), "{report}");
+    let at = |line: u32, rest: &str| format!("  {}:{line}{rest}", file.path());
+    for line in [
+        "error: 8 mistakes in the configuration".to_owned(),
+        at(3, ": namespaces.broadcast is a number, expected a table: [namespaces.broadcast]"),
+        at(5, ": namespaces.prices.max_payload is \"2MiB\", expected a size up to 1MiB"),
+        at(6, " namespaces.prices.max_paylod is not a setting; did you mean max_payload?"),
+        at(7, ": namespaces.$call can't be configured"),
+        at(8, ": namespaces.a:b has a colon, expected a namespace: \"a\""),
+        at(9, ": namespaces.a b is no namespace: a channel's name is made of"),
+        at(11, ": namespaces.user.max_payload is a list, expected a size up to 1MiB"),
+    ] {
+        assert!(report.lines().any(|told| told.starts_with(&line)), "{line}\n\nis missing from\n\n{report}");
+    }
+}
+
+#[test]
+fn what_a_namespace_sets_is_shown() {
+    let file = File::new("own", "[namespaces.prices]\nmax_payload = \"1KiB\"\n[namespaces.\"a.b\"]\n");
+    let shown = stdout(&run(&["config", "--config", file.path()]));
+    let lines: Vec<_> = shown.lines().map(str::trim).collect();
+    assert!(lines.contains(&"[namespaces.prices]  max_payload 1KiB"), "{shown}");
+    assert!(lines.contains(&"[namespaces.\"a.b\"]"), "{shown}");
+}
+
+#[test]
+fn a_list_is_written_as_one_or_with_commas() {
+    let file = File::new(
+        "lists",
+        "anonymous_channels = [\"news\", \"prices:*\"]\n[cors]\norigins = [\"https://a.example\"]\n",
+    );
+    let shown = stdout(&run(&["config", "--config", file.path()]));
+    assert!(shown.contains("news,prices:*") && shown.contains("https://a.example"), "{shown}");
+
+    let file = File::new("no-lists", "anonymous_channels = [\"a,b\"]\nmax_channels = [1]\n");
+    let report = stderr(&run(&["config", "--config", file.path()]));
+    assert!(report.contains("anonymous_channels has an item that is no text, or has a comma in it"), "{report}");
+    assert!(report.contains("max_channels is a list, expected a whole number"), "{report}");
 }
 
 #[test]

@@ -9,7 +9,7 @@ use std::time::Duration;
 use fanfare_auth::{PublishAccess, PublishKeys, Secrets};
 use fanfare_backbone::Backbone;
 use fanfare_http::Server;
-use fanfare_protocol::{Channel, PageLimit, Partitions, Retention, SharedEvent};
+use fanfare_protocol::{ByNamespace, Channel, PageLimit, Partitions, Retention, SharedEvent};
 use fanfare_publish::{PublishApi, PublishConfig};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -29,7 +29,7 @@ impl TestApi {
     }
 
     pub(crate) async fn with_payload_bytes_max(bytes: usize) -> Self {
-        let payload_bytes_max = NonZeroUsize::new(bytes).expect("not zero");
+        let payload_bytes_max = ByNamespace::everywhere(NonZeroUsize::new(bytes).expect("not zero"));
         Self::with(Partitions::ONE, 100, PublishConfig { payload_bytes_max }).await
     }
 

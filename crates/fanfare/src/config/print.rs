@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::process::ExitCode;
 
+use super::parts::{Doc, PARTS};
 use super::settings::{Kind, SETTINGS, Setting};
 use super::sources::{self, Source};
 use super::{Config, Inputs, Role};
@@ -45,6 +46,16 @@ fn text(config: &Config, sources: &[Source]) -> String {
         );
         _ = writeln!(out, "    {}", meaning(setting));
     }
+    for part in &PARTS {
+        _ = writeln!(out, "{BOLD}{}{BOLD:#}  {DIM}(only in the file){DIM:#}\n    {}", part.header, part.meaning);
+        for doc in (part.docs)() {
+            _ = writeln!(out, "    {}: {} {DIM}(default {}){DIM:#}", doc.key, doc.meaning, doc.default);
+        }
+        for (header, fields) in (part.show)(config) {
+            let fields: Vec<_> = fields.iter().map(|(key, value)| format!("{key} {value}")).collect();
+            _ = writeln!(out, "  {header}  {GREEN}{}{GREEN:#}", fields.join(", "));
+        }
+    }
     out
 }
 
@@ -68,6 +79,14 @@ fn markdown() -> String {
             in_cell(&meaning(setting)),
             in_cell(setting.expected)
         );
+    }
+    for part in &PARTS {
+        _ = writeln!(out, "\n`{}`, only in the file: {}\n", part.header, part.meaning);
+        out.push_str("| key | default | meaning |\n|---|---|---|\n");
+        for doc in (part.docs)() {
+            let (meaning, expected) = (in_cell(doc.meaning), in_cell(doc.expected));
+            _ = writeln!(out, "| `{}` | {} | {meaning} Expected: {expected}. |", doc.key, in_cell(doc.default));
+        }
     }
     out
 }
@@ -117,6 +136,13 @@ fn toml() -> String {
         let dev = if dev.is_empty() { String::new() } else { format!("  # {dev}") };
         _ = write!(out, "\n# {}\n# Expected: {}.\n# {name} = {value}{dev}\n", meaning(setting), setting.expected);
     }
+    for part in &PARTS {
+        _ = write!(out, "\n# {}\n# {}\n", part.meaning, part.header);
+        for doc in (part.docs)() {
+            let Doc { key, meaning, expected, example, default } = doc;
+            _ = write!(out, "\n# {meaning}\n# Expected: {expected}. Default: {default}.\n# {key} = {example}\n");
+        }
+    }
     out
 }
 
@@ -129,7 +155,8 @@ mod tests {
         let switched_on: String = toml()
             .lines()
             .map(|line| {
-                let setting = line.strip_prefix("# ").filter(|line| line.split(' ').nth(1) == Some("="));
+                let set = |line: &&str| line.starts_with('[') || line.split(' ').nth(1) == Some("=");
+                let setting = line.strip_prefix("# ").filter(set);
                 format!("{}\n", setting.unwrap_or(line))
             })
             .collect();

@@ -58,7 +58,13 @@ const NONE: &str = "none";
 /// What a secret shows.
 const HIDDEN: &str = "***";
 
+/// Settings whose text is several values, separated by commas: in a file a list will do, too.
+pub(super) const LISTS: [&str; 5] =
+    ["auth.secret", "auth.grants", "publish.keys", "anonymous_channels", "cors.origins"];
+
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
+
+pub(super) const PAYLOAD_EXPECTED: &str = "a size up to 1MiB, such as 65536, 64KiB or \"64 kB\"";
 
 /// A batch is read whole into at most 1 MiB, and one event must fit into it.
 const PAYLOAD_BYTES: RangeInclusive<u64> = 1..=1024 * 1024;
@@ -218,9 +224,9 @@ pub(super) static SETTINGS: [Setting; 27] = [
         key: "max_payload",
         kind: Kind::Value,
         meaning: "Bytes of one event's data at most.",
-        expected: "a size up to 1MiB, such as 65536, 64KiB or \"64 kB\"",
-        set: |config, text| set(&mut config.publish.payload_bytes_max, parse_payload(text)),
-        get: |config| show_bytes(config.publish.payload_bytes_max.get() as u64),
+        expected: PAYLOAD_EXPECTED,
+        set: |config, text| set(&mut config.publish.payload_bytes_max.elsewhere, parse_payload(text)),
+        get: |config| show_bytes(config.publish.payload_bytes_max.elsewhere.get() as u64),
     },
     Setting {
         variable: "FANFARE_MAX_CONNECTIONS",
@@ -413,7 +419,7 @@ fn parse_truth(text: &str) -> Option<bool> {
     text.trim().to_ascii_lowercase().parse().ok()
 }
 
-fn parse_payload(text: &str) -> Option<NonZeroUsize> {
+pub(super) fn parse_payload(text: &str) -> Option<NonZeroUsize> {
     NonZeroUsize::new(usize::try_from(parse_bytes(text, &PAYLOAD_BYTES)?).ok()?)
 }
 
@@ -503,6 +509,13 @@ mod tests {
             let shown = (setting.get)(&config);
             assert!(shown.contains(HIDDEN) && !shown.contains("hunter2"), "{variable}: {shown}");
             assert!(!format!("{config:?}").contains("hunter2"), "{variable}");
+        }
+    }
+
+    #[test]
+    fn a_list_is_a_setting() {
+        for key in LISTS {
+            assert!(SETTINGS.iter().any(|setting| setting.key == key), "{key}");
         }
     }
 

@@ -6,7 +6,8 @@ use std::path::{Path, PathBuf};
 use toml::de::{DeTable, DeValue};
 
 use super::mistakes::Mistakes;
-use super::settings::{Kind, SETTINGS, Setting, Wrong};
+use super::parts::{File, Given, PARTS, kind, scalar};
+use super::settings::{Kind, LISTS, SETTINGS, Setting, Wrong};
 use super::{Config, Inputs};
 
 /// Variables of the tools and the tests, which are no settings of a service.
@@ -90,7 +91,7 @@ impl Reader {
             Ok(text) => text,
             Err(error) => return self.mistakes.add(path.display().to_string(), format!("can't be read: {error}")),
         };
-        let file = File { path, text: &text };
+        let file = File::new(path, &text);
         let (table, errors) = DeTable::parse_recoverable(&text);
         for error in errors {
             let line = error.span().map_or(1, |span| file.line(span.start));
@@ -110,6 +111,18 @@ impl Reader {
             let is_table = SETTINGS.iter().any(|setting| setting.key.starts_with(&inner));
             match (value.get_ref(), index) {
                 (DeValue::Table(table), None) if is_table => self.read_table(file, &inner, table),
+                (given, None) if let Some(part) = PARTS.iter().find(|part| part.key == key) => {
+                    let given = Given::new(file, name.get_ref(), name.span().start, given);
+                    (part.read)(&mut self.config, &given, &mut self.mistakes);
+                }
+                (DeValue::Array(list), Some(index)) if LISTS.contains(&SETTINGS[index].key) => {
+                    match list.iter().map(|item| item_of_list(item.get_ref())).collect::<Option<Vec<_>>>() {
+                        Some(items) => {
+                            self.set(index, Source::File(file.path.to_owned()), &place, &items.join(","));
+                        }
+                        None => self.mistakes.add(place, "has an item that is no text, or has a comma in it"),
+                    }
+                }
                 (value, Some(index)) => match scalar(value) {
                     Some(text) => self.set(index, Source::File(file.path.to_owned()), &place, &text),
                     None => self.refuse(&place, kind(value), &SETTINGS[index]),
@@ -130,52 +143,15 @@ impl Reader {
     }
 }
 
-/// A configuration file, to say where in it something is.
-struct File<'a> {
-    path: &'a Path,
-    text: &'a str,
-}
-
-impl File<'_> {
-    fn line(&self, offset: usize) -> usize {
-        1 + self.text.as_bytes()[..offset.min(self.text.len())].iter().filter(|byte| **byte == b'\n').count()
-    }
-
-    fn place(&self, offset: usize, key: &str) -> String {
-        let colon = if key.is_empty() { "" } else { ": " };
-        format!("{}:{}{colon}{key}", self.path.display(), self.line(offset))
-    }
-}
-
 /// The secret that a name with an ending asks to be read from a file.
 fn file_of(name: &str, ending: &str, own: fn(&Setting) -> &'static str) -> Option<usize> {
     let bare = name.strip_suffix(ending)?;
     SETTINGS.iter().position(|setting| setting.kind == Kind::Secret && own(setting) == bare)
 }
 
-/// A single value as the text that a variable would hold.
-fn scalar(value: &DeValue<'_>) -> Option<String> {
-    match value {
-        DeValue::String(text) => Some(text.to_string()),
-        DeValue::Integer(number) => {
-            let number = i128::from_str_radix(number.as_str(), number.radix()).ok()?;
-            Some(number.to_string())
-        }
-        DeValue::Boolean(truth) => Some(truth.to_string()),
-        DeValue::Float(_) | DeValue::Datetime(_) | DeValue::Array(_) | DeValue::Table(_) => None,
-    }
-}
-
-fn kind(value: &DeValue<'_>) -> &'static str {
-    match value {
-        DeValue::String(_) => "a string",
-        DeValue::Integer(_) => "a number",
-        DeValue::Float(_) => "a fraction",
-        DeValue::Boolean(_) => "true or false",
-        DeValue::Datetime(_) => "a date",
-        DeValue::Array(_) => "a list",
-        DeValue::Table(_) => "a table",
-    }
+/// An item of a list, as it stands between commas. None at all is no list: `""` is refused as it is elsewhere.
+fn item_of_list(value: &DeValue<'_>) -> Option<String> {
+    scalar(value).filter(|item| !item.contains(','))
 }
 
 /// A variable's name, if it is for us: it begins with `FANFARE_`, and is neither the tools' nor one of those that
@@ -201,7 +177,8 @@ fn similar_key(key: &str) -> Option<String> {
     let last = |key: &str| key.rsplit('.').next().unwrap_or_default().replace('-', "_");
     let elsewhere = SETTINGS.iter().find(|setting| last(setting.key) == last(key));
     let meant = elsewhere.map(|setting| setting.key.to_owned());
-    let meant = meant.or_else(|| most_similar(key, "", SETTINGS.iter().map(|setting| setting.key)))?;
+    let known = SETTINGS.iter().map(|setting| setting.key).chain(PARTS.iter().map(|part| part.key));
+    let meant = meant.or_else(|| most_similar(key, "", known))?;
     Some(match meant.split_once('.') {
         Some((table, name)) => format!("{name} in [{table}]"),
         None if key.contains('.') => format!("{meant}, at the top of the file"),
@@ -210,7 +187,7 @@ fn similar_key(key: &str) -> Option<String> {
 }
 
 /// The candidate that takes the fewest edits, if they are few: one for every three letters.
-fn most_similar<'a>(name: &str, prefix: &str, candidates: impl Iterator<Item = &'a str>) -> Option<String> {
+pub(super) fn most_similar<'a>(name: &str, prefix: &str, candidates: impl Iterator<Item = &'a str>) -> Option<String> {
     let bare = name.trim_start_matches(prefix);
     let edits = |candidate: &str| strsim::damerau_levenshtein(bare, candidate.trim_start_matches(prefix));
     let (edits, candidate) = candidates.map(|candidate| (edits(candidate), candidate)).min()?;
