@@ -1,12 +1,16 @@
 //! A connection's place on this edge: counted as long as it is held.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use fanfare_http::client_network;
 use fanfare_protocol::UserId;
 
+use crate::config::AtUserLimit;
 use crate::metrics::EdgeMetrics;
-use crate::registry::Registry;
+use crate::registry::{Entry, Registry};
+use crate::shard::Whereabouts;
 
 /// The places of an edge.
 #[derive(Debug)]
@@ -15,6 +19,9 @@ pub(crate) struct Places {
     pub(crate) metrics: Arc<EdgeMetrics>,
     pub(crate) connections_max: usize,
     pub(crate) connections_per_user_max: usize,
+    pub(crate) at_user_limit: AtUserLimit,
+    /// None: any number.
+    pub(crate) connections_per_address_max: Option<usize>,
     pub(crate) taken: AtomicUsize,
 }
 
@@ -25,6 +32,19 @@ pub(crate) enum NoPlace {
     Edge,
     /// The user has too many already.
     User,
+    /// The client's address has too many already.
+    Address,
+}
+
+impl NoPlace {
+    /// A sentence for the client.
+    pub(crate) fn detail(self) -> &'static str {
+        match self {
+            Self::Edge => "this edge holds as many connections as it can",
+            Self::User => "this user has as many connections as one may have",
+            Self::Address => "this address has as many connections as one may have",
+        }
+    }
 }
 
 /// A place that is taken, and free again when this is dropped.
@@ -32,23 +52,38 @@ pub(crate) enum NoPlace {
 pub(crate) struct Admission {
     places: Arc<Places>,
     user: Option<UserId>,
+    /// Where addresses are counted.
+    address: Option<IpAddr>,
 }
 
 impl Places {
-    /// Takes a place for a connection of this user.
-    pub(crate) fn admit(self: &Arc<Self>, user: Option<UserId>) -> Result<Admission, NoPlace> {
+    /// Takes a place for a connection of this user from this address. Another one may have to go for it.
+    pub(crate) fn admit(
+        self: &Arc<Self>,
+        user: Option<UserId>,
+        address: IpAddr,
+    ) -> Result<(Admission, Option<Whereabouts>), NoPlace> {
         if self.taken.fetch_add(1, Ordering::Relaxed) >= self.connections_max {
             self.taken.fetch_sub(1, Ordering::Relaxed);
             return Err(NoPlace::Edge);
         }
-        if let Some(user) = &user
-            && !self.registry.admit(user, self.connections_per_user_max)
-        {
-            self.taken.fetch_sub(1, Ordering::Relaxed);
-            return Err(NoPlace::User);
-        }
         self.metrics.connections.inc();
-        Ok(Admission { places: self.clone(), user })
+        let mut admission = Admission { places: self.clone(), user: None, address: None };
+        if let Some(max) = self.connections_per_address_max {
+            let address = client_network(address);
+            if !self.registry.admit_address(address, max) {
+                return Err(NoPlace::Address);
+            }
+            admission.address = Some(address);
+        }
+        let Some(user) = user else { return Ok((admission, None)) };
+        let instead_of = match self.registry.admit(&user, self.connections_per_user_max, self.at_user_limit) {
+            Entry::Admitted => None,
+            Entry::InsteadOf(oldest) => Some(oldest),
+            Entry::Refused => return Err(NoPlace::User),
+        };
+        admission.user = Some(user);
+        Ok((admission, instead_of))
     }
 }
 
@@ -56,6 +91,24 @@ impl Admission {
     /// Whose place it is.
     pub(crate) fn user(&self) -> Option<&UserId> {
         self.user.as_ref()
+    }
+
+    /// It is known now where the connection is.
+    pub(crate) fn settle(&self, at: Whereabouts) {
+        if let Some(user) = self.replaceable() {
+            self.places.registry.settle(user, at);
+        }
+    }
+
+    /// The connection is not to be closed for another one any more.
+    pub(crate) fn unsettle(&self, at: Whereabouts) {
+        if let Some(user) = self.replaceable() {
+            self.places.registry.unsettle(user, at);
+        }
+    }
+
+    fn replaceable(&self) -> Option<&UserId> {
+        self.user.as_ref().filter(|_| self.places.at_user_limit == AtUserLimit::ReplaceOldest)
     }
 }
 
@@ -65,6 +118,9 @@ impl Drop for Admission {
         self.places.metrics.connections.dec();
         if let Some(user) = &self.user {
             self.places.registry.dismiss(user);
+        }
+        if let Some(address) = self.address {
+            self.places.registry.dismiss_address(address);
         }
     }
 }

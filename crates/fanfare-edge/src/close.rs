@@ -10,6 +10,12 @@ pub enum CloseReason {
     TooSlow,
     /// Its token has ended.
     TokenExpired,
+    /// It has had no event for too long.
+    Idle,
+    /// It has been open for too long.
+    MaxAge,
+    /// Its user has opened another one, and may have no more.
+    Replaced,
     /// The edge goes away.
     Draining,
     /// A limit of connections is reached.
@@ -22,10 +28,13 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 10] = [
         Self::ClientLeft,
         Self::TooSlow,
         Self::TokenExpired,
+        Self::Idle,
+        Self::MaxAge,
+        Self::Replaced,
         Self::Draining,
         Self::Limit,
         Self::Overloaded,
@@ -38,6 +47,9 @@ impl CloseReason {
             Self::ClientLeft => "client-left",
             Self::TooSlow => "too-slow",
             Self::TokenExpired => "token-expired",
+            Self::Idle => "idle",
+            Self::MaxAge => "max-age",
+            Self::Replaced => "replaced",
             Self::Draining => "draining",
             Self::Limit => "limit",
             Self::Overloaded => "overloaded",

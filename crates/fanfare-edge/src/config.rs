@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use fanfare_http::TrustedProxies;
 use serde::Deserialize;
 
 /// How an edge treats its connections. The variables' names are in `fanfare config`.
@@ -18,6 +19,25 @@ pub struct EdgeConfig {
     pub connections_max: Option<usize>,
     /// Connections of one user at most: a browser shares one among its tabs, scripts that leak theirs are stopped.
     pub connections_per_user_max: usize,
+    /// What happens to the connection that would be one too many.
+    #[serde(skip)]
+    pub at_user_limit: AtUserLimit,
+    /// Connections of one client address at most, see [`fanfare_http::client_network`].
+    #[serde(skip)]
+    pub connections_per_address_max: AddressLimit,
+    /// Proxies whose `X-Forwarded-For` counts.
+    #[serde(skip)]
+    pub trusted_proxies: TrustedProxies,
+    /// Time without an event after which a connection is closed. None: it may be quiet for ever.
+    #[serde(with = "humantime_serde")]
+    pub idle_timeout: Option<Duration>,
+    /// Time after which any connection is closed: it, or up to a fifth less, so that those who came together don't
+    /// leave together. None: it may stay for ever.
+    #[serde(with = "humantime_serde")]
+    pub max_age: Option<Duration>,
+    /// Time in which a stream must have joined; past it the backbone counts as unavailable.
+    #[serde(with = "humantime_serde")]
+    pub join_timeout: Duration,
     /// Bytes that may wait for one connection, besides the event being written, before it is closed as too slow. It
     /// comes back and is replayed what it missed.
     pub backlog_bytes_max: usize,
@@ -27,6 +47,42 @@ pub struct EdgeConfig {
     pub shards: Option<usize>,
 }
 
+/// What happens when a user has as many connections as one may have, and opens another.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AtUserLimit {
+    /// It is refused.
+    #[default]
+    Reject,
+    /// The oldest is closed for it.
+    ReplaceOldest,
+}
+
+/// How many connections one client address may have.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum AddressLimit {
+    /// 200 where proxies are trusted; else any number, because it may be a proxy's address.
+    #[default]
+    Auto,
+    /// Any number.
+    Off,
+    /// So many.
+    Max(usize),
+}
+
+/// What [`AddressLimit::Auto`] allows where clients can be told apart: many people behind one router, but no flood.
+const ADDRESS_MAX: usize = 200;
+
+impl EdgeConfig {
+    /// Connections of one client address at most. None: any number.
+    pub(crate) fn address_max(&self) -> Option<usize> {
+        match self.connections_per_address_max {
+            AddressLimit::Auto => (!self.trusted_proxies.is_empty()).then_some(ADDRESS_MAX),
+            AddressLimit::Off => None,
+            AddressLimit::Max(max) => Some(max),
+        }
+    }
+}
+
 impl Default for EdgeConfig {
     fn default() -> Self {
         Self {
@@ -34,6 +90,12 @@ impl Default for EdgeConfig {
             channels_max: 100,
             connections_max: None,
             connections_per_user_max: 20,
+            at_user_limit: AtUserLimit::Reject,
+            connections_per_address_max: AddressLimit::Auto,
+            trusted_proxies: TrustedProxies::default(),
+            idle_timeout: None,
+            max_age: None,
+            join_timeout: Duration::from_secs(30),
             backlog_bytes_max: 256 * 1024,
             send_buffer_bytes: 64 * 1024,
             shards: None,

@@ -32,13 +32,13 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use admission::{NoPlace, Places};
+use admission::Places;
 pub use close::CloseReason;
-pub use config::EdgeConfig;
+pub use config::{AddressLimit, AtUserLimit, EdgeConfig};
 use feed::{FeedDriver, ShardPort};
 use metrics::EdgeMetrics;
 pub use registry::Registry;
-use shard::{Adoption, Command, FeedPort, Hello, Shard, ShardParts, Style, Wire};
+use shard::{Adoption, Command, FeedPort, Hello, Shard, ShardParts, Style, Whereabouts, Wire};
 use stream::Stream;
 use subscription::Subscription;
 
@@ -135,6 +135,7 @@ impl Edge {
             }
             let wishes = feeds.iter().map(|feed| feed.wishes.clone()).collect();
             let shard = Shard::new(ShardParts {
+                index,
                 config: config.clone(),
                 machine: Machine::new(partitions, limits(&config), wishes),
                 feeds,
@@ -159,6 +160,8 @@ impl Edge {
             metrics,
             connections_max,
             connections_per_user_max: config.connections_per_user_max,
+            at_user_limit: config.at_user_limit,
+            connections_per_address_max: config.address_max(),
             taken: AtomicUsize::new(0),
         };
         let edge = Self {
@@ -180,7 +183,7 @@ impl Edge {
     }
 
     /// Answers a request for one of the edge's paths. Only the edge's own streams carry the CORS headers already.
-    pub async fn handle(self: Arc<Self>, request: Request, _: Peer) -> Reply {
+    pub async fn handle(self: Arc<Self>, request: Request, peer: Peer) -> Reply {
         let Some((route, allow)) = router::route(request.uri().path()) else {
             return Problem::no_such_path(request.uri().path()).into();
         };
@@ -191,7 +194,7 @@ impl Edge {
             return Problem::method_not_allowed(request.method(), allow).into();
         }
         match route {
-            router::Route::Events => self.open(request).await.unwrap_or_else(Reply::from),
+            router::Route::Events => self.open(request, peer).await.unwrap_or_else(Reply::from),
         }
     }
 
@@ -236,9 +239,10 @@ impl Edge {
     }
 
     /// Opens a stream.
-    async fn open(self: Arc<Self>, request: Request) -> Result<Reply, Problem> {
+    async fn open(self: Arc<Self>, request: Request, peer: Peer) -> Result<Reply, Problem> {
         let method = request.method().clone();
         let origin = request.headers().get(ORIGIN).cloned();
+        let address = self.config.trusted_proxies.client(peer.address.ip(), request.headers());
         let id = request_id(request.headers());
         let from_event_source = method == Method::GET && is_event_source(request.headers());
         let framing = if request.version() == Version::HTTP_10 { Framing::Identity } else { Framing::Chunked };
@@ -253,16 +257,16 @@ impl Edge {
         if !self.is_ready() {
             return Ok(self.refuse(CloseReason::Draining, "this edge is shutting down", headers, from_event_source));
         }
-        let admission = match self.places.admit(subscription.user.clone()) {
-            Ok(admission) => admission,
+        let (admission, instead_of) = match self.places.admit(subscription.user.clone(), address) {
+            Ok(admitted) => admitted,
             Err(no_place) => {
-                let detail = match no_place {
-                    NoPlace::Edge => "this edge holds as many connections as it can",
-                    NoPlace::User => "this user has as many connections as one may have",
-                };
-                return Ok(self.refuse(CloseReason::Limit, detail, headers, from_event_source));
+                return Ok(self.refuse(CloseReason::Limit, no_place.detail(), headers, from_event_source));
             }
         };
+        if let Some(Whereabouts { shard, visit }) = instead_of {
+            // Where a shard is too busy to listen, the user has one more for now.
+            _ = self.shards[shard].try_send(Command::Close(visit, CloseReason::Replaced));
+        }
         self.cors.decorate(origin.as_ref(), &mut headers);
         let Subscription { channels, expires_at, types, naming, heartbeat, start, changes, .. } = subscription;
         let style = Style { framing, naming, heartbeat, types: types.into(), expires_at };
@@ -310,10 +314,15 @@ fn is_event_source(headers: &HeaderMap) -> bool {
 /// After what pause a client is to come back: soon where this was nobody's fault, later where there are too many.
 fn retry_pause(reason: CloseReason) -> Duration {
     let millis = match reason {
-        CloseReason::ClientLeft | CloseReason::TooSlow | CloseReason::TokenExpired | CloseReason::Draining => {
-            1_000..=3_000
+        CloseReason::ClientLeft
+        | CloseReason::TooSlow
+        | CloseReason::TokenExpired
+        | CloseReason::Idle
+        | CloseReason::MaxAge
+        | CloseReason::Draining => 1_000..=3_000,
+        CloseReason::Replaced | CloseReason::Limit | CloseReason::Overloaded | CloseReason::Unavailable => {
+            15_000..=60_000
         }
-        CloseReason::Limit | CloseReason::Overloaded | CloseReason::Unavailable => 15_000..=60_000,
     };
     Duration::from_millis(fastrand::u64(millis))
 }

@@ -74,6 +74,8 @@ pub(super) struct Connection {
     pub(super) watches_room: bool,
     /// Tick of the wheel when something was last sent.
     pub(super) sent_at: u32,
+    /// Tick of the wheel when the last event was sent, or when it came.
+    pub(super) event_at: u32,
     /// The last id sent, as far as a heartbeat would repeat it: of the first partition.
     pub(super) last_point: Option<Point>,
     pub(super) opened: Instant,
@@ -106,6 +108,7 @@ impl Connection {
             first_has_begun: false,
             watches_room: false,
             sent_at: now,
+            event_at: now,
             last_point: None,
             opened: Instant::now(),
             events: 0,

@@ -6,14 +6,15 @@
 
 mod backlog; // Bytes that wait.
 mod connection; // An open stream.
+mod lifetime; // How long it may live.
 mod sockets; // What the machine writes to.
-mod wheel; // Heartbeats.
+mod wheel; // When each is looked at.
 mod wire; // What bytes leave through.
 
 use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use fanfare_protocol::{ConnectionKey, Delivery, Machine, Partition, Start, Wishes};
@@ -33,11 +34,9 @@ use crate::stream::Stream;
 use connection::{Connection, Phase};
 pub(crate) use connection::{Heartbeat, Hello, Style};
 use sockets::{OwnData, Sockets};
-use wheel::{Visit, Wheel};
+pub(crate) use wheel::Visit;
+use wheel::Wheel;
 pub(crate) use wire::Wire;
-
-/// A stream that hasn't joined by then is closed as `unavailable`.
-const JOIN_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Deliveries of one partition that are worked off before sockets and commands get a turn.
 const DELIVERIES_MAX: usize = 256;
@@ -50,8 +49,17 @@ const LINGER: Duration = Duration::from_secs(15);
 pub(crate) enum Command {
     /// A connection is the shard's now.
     Adopt(Box<Adoption>),
+    /// A connection is to go.
+    Close(Visit, CloseReason),
     /// All connections are to go, spread over this time; answered when they have.
     Drain(Duration, oneshot::Sender<()>),
+}
+
+/// Where a connection is: which shard's, and which of its connections.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Whereabouts {
+    pub(crate) shard: usize,
+    pub(crate) visit: Visit,
 }
 
 /// A connection that has been let in.
@@ -77,6 +85,7 @@ pub(crate) struct FeedPort {
 
 /// What a shard is made of.
 pub(crate) struct ShardParts {
+    pub(crate) index: usize,
     pub(crate) config: Arc<EdgeConfig>,
     pub(crate) machine: Machine,
     pub(crate) feeds: Vec<FeedPort>,
@@ -88,6 +97,7 @@ pub(crate) struct ShardParts {
 }
 
 pub(crate) struct Shard {
+    index: usize,
     config: Arc<EdgeConfig>,
     machine: Machine,
     feeds: Vec<FeedPort>,
@@ -125,15 +135,16 @@ impl Shard {
     /// # Errors
     /// No more descriptors, or no tokio runtime with I/O.
     pub(crate) fn new(parts: ShardParts) -> io::Result<Self> {
-        let ShardParts { config, machine, feeds, bell, commands, registry, metrics } = parts;
+        let ShardParts { index, config, machine, feeds, bell, commands, registry, metrics } = parts;
         let poll = Poll::new()?;
         let tick = (config.heartbeat_interval / 32).clamp(Duration::from_millis(5), Duration::from_millis(500));
-        let reach = ticks(config.heartbeat_interval.max(JOIN_TIMEOUT), tick) + 1;
+        let reach = ticks(config.heartbeat_interval.max(config.join_timeout), tick) + 1;
         let sockets =
             Sockets::new(poll.registry().try_clone()?, Wheel::new(reach), metrics.clone(), config.backlog_bytes_max);
         Ok(Self {
             poll: watch(poll)?,
             waiting: feeds.iter().map(|_| VecDeque::new()).collect(),
+            index,
             config,
             machine,
             feeds,
@@ -170,6 +181,7 @@ impl Shard {
             match step {
                 Step::Deliver => self.deliver(),
                 Step::Apply(Command::Adopt(adoption)) => self.adopt(*adoption),
+                Step::Apply(Command::Close(visit, reason)) => self.close(visit, reason),
                 Step::Apply(Command::Drain(window, done)) => self.begin_drain(window, done),
                 Step::Sockets => self.look_at_sockets(&mut events),
                 Step::Tick => self.tick(),
@@ -214,6 +226,7 @@ impl Shard {
         let connection = Connection::new(wire, visit.generation, style, admission, hello, self.sockets.wheel.now());
         let connection = entry.insert(connection);
         self.registry.follow(&connection.channels);
+        connection.admission.settle(Whereabouts { shard: self.index, visit });
         self.metrics.opened.inc();
         let channels = connection.channels.clone();
         self.sockets.wheel.visit_in(1, visit);
@@ -259,7 +272,7 @@ impl Shard {
         self.drain_on();
     }
 
-    /// A connection's heartbeat may be due.
+    /// A connection's heartbeat or its end may be due.
     fn visit(&mut self, visit: Visit) {
         let Some(connection) = self.sockets.connections.get_mut(visit.key as usize) else { return };
         if connection.generation != visit.generation {
@@ -276,41 +289,36 @@ impl Shard {
             }
             Phase::Open => {}
         }
-        let mut interval = ticks(self.config.heartbeat_interval, self.tick);
-        if let Some(expires_at) = connection.style.expires_at {
-            match expires_at.duration_since(SystemTime::now()) {
-                Ok(left) => interval = interval.min(ticks(left, self.tick)),
-                Err(_) => return self.sockets.ended.push((visit.key, CloseReason::TokenExpired)),
-            }
+        let now = self.sockets.wheel.now();
+        let without_events = self.tick * now.wrapping_sub(connection.event_at);
+        let left = match connection.time_left(&self.config, without_events) {
+            Ok(left) => ticks(left, self.tick),
+            Err(reason) => return self.sockets.ended.push((visit.key, reason)),
+        };
+        let next = self.heartbeat(visit.key, ticks(self.config.heartbeat_interval, self.tick));
+        self.sockets.wheel.visit_in(next.min(left), visit);
+    }
+
+    /// Sends a heartbeat where one is due. Answers in how many ticks the next one may be.
+    fn heartbeat(&mut self, key: ConnectionKey, interval: u32) -> u32 {
+        let connection = &self.sockets.connections[key as usize];
+        let joining = connection.hello.is_some();
+        let id = if joining { None } else { self.machine.id(key) };
+        if connection.style.heartbeat == Heartbeat::Event && !joining {
+            let unnamed = connection.style.naming == fanfare_protocol::sse::Naming::Unnamed;
+            let timestamp = Some(since_1970().as_millis() as u64);
+            let data = OwnData { own_type: unnamed.then_some("heartbeat"), reason: None, timestamp };
+            self.sockets.own_frame(key, "heartbeat", &data, id, None);
+            return interval;
         }
         let quiet = self.sockets.wheel.now().wrapping_sub(connection.sent_at);
-        if connection.hello.is_some() {
-            let age = connection.age();
-            if age >= JOIN_TIMEOUT {
-                return self.sockets.ended.push((visit.key, CloseReason::Unavailable));
-            }
-            let next = interval.min(ticks(JOIN_TIMEOUT - age, self.tick));
-            self.sockets.wheel.visit_in(next, visit);
-            if quiet >= interval {
-                self.sockets.comment(visit.key, None);
-            }
-            return;
+        if quiet < interval {
+            return interval - quiet;
         }
-        let id = self.machine.id(visit.key);
-        match connection.style.heartbeat {
-            Heartbeat::Comment if quiet < interval => {
-                return self.sockets.wheel.visit_in(interval - quiet, visit);
-            }
-            Heartbeat::Comment if !connection.backlog.is_empty() => {}
-            Heartbeat::Comment => self.sockets.comment(visit.key, id),
-            Heartbeat::Event => {
-                let unnamed = connection.style.naming == fanfare_protocol::sse::Naming::Unnamed;
-                let timestamp = Some(since_1970().as_millis() as u64);
-                let data = OwnData { own_type: unnamed.then_some("heartbeat"), reason: None, timestamp };
-                self.sockets.own_frame(visit.key, "heartbeat", &data, id, None);
-            }
+        if connection.backlog.is_empty() {
+            self.sockets.comment(key, id);
         }
-        self.sockets.wheel.visit_in(interval, visit);
+        interval
     }
 
     /// What a step left to do: connections that end, replays that go on, wishes for the feeds.
@@ -332,6 +340,14 @@ impl Shard {
         }
     }
 
+    /// A connection is to go, if it is still there.
+    fn close(&mut self, visit: Visit, reason: CloseReason) {
+        let connection = self.sockets.connections.get(visit.key as usize);
+        if connection.is_some_and(|c| c.generation == visit.generation && c.phase == Phase::Open) {
+            self.sockets.ended.push((visit.key, reason));
+        }
+    }
+
     /// A connection ends, for whatever reason. Only the first one counts.
     fn end(&mut self, key: ConnectionKey, reason: CloseReason) {
         let Some(connection) = self.sockets.connections.get_mut(key as usize) else { return };
@@ -342,6 +358,7 @@ impl Shard {
         connection.phase = Phase::CutOff;
         self.machine.leave(key);
         self.registry.unfollow(&connection.channels);
+        connection.admission.unsettle(Whereabouts { shard: self.index, visit });
         self.metrics.closed(reason);
         tracing::debug!(
             reason = reason.as_str(),
@@ -381,15 +398,14 @@ impl Shard {
             false => (drain.begin.elapsed().as_secs_f64() / drain.window.as_secs_f64()).min(1.0),
         };
         let still = (drain.total as f64 * (1.0 - share)) as usize;
-        for visit in drain.left.split_off(still.min(drain.left.len())) {
-            let connection = self.sockets.connections.get(visit.key as usize);
-            if connection.is_some_and(|c| c.generation == visit.generation && c.phase == Phase::Open) {
-                self.sockets.ended.push((visit.key, CloseReason::Draining));
-            }
+        let due = drain.left.split_off(still.min(drain.left.len()));
+        let all_are_told = drain.left.is_empty();
+        for visit in due {
+            self.close(visit, CloseReason::Draining);
         }
-        if drain.left.is_empty()
+        if all_are_told
             && self.sockets.connections.is_empty()
-            && let Some(done) = drain.done.take()
+            && let Some(done) = self.drain.as_mut().and_then(|drain| drain.done.take())
         {
             _ = done.send(()); // Whoever asked may have stopped waiting.
         }

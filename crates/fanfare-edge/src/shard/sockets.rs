@@ -269,6 +269,7 @@ impl Outlet for Sockets {
             (None, Err(_)) => return, // Without a point nobody is live or replayed.
         };
         connection.events += 1;
+        connection.event_at = self.wheel.now();
         self.deliveries += 1;
         if replayed != Replayed::No {
             self.metrics.replayed.inc();

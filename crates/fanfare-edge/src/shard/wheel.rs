@@ -4,9 +4,9 @@ use std::mem;
 
 use fanfare_protocol::ConnectionKey;
 
-/// A connection's place in the wheel. The generation tells whether the number still means the same connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Visit {
+/// A connection that is to be looked at. The generation tells whether the number still means the same connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Visit {
     pub(super) key: ConnectionKey,
     pub(super) generation: u32,
 }

@@ -3,6 +3,7 @@
 mod access;
 mod bad_input;
 mod drain;
+mod lifetimes;
 mod limits;
 mod resume;
 mod slow_readers;

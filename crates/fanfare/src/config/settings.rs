@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use fanfare_auth::{CookieName, Grants, Patterns, PublishKeys, Secrets, SettingError};
 use fanfare_backbone::Secret as RedisSecret;
-use fanfare_http::Cors;
+use fanfare_edge::{AddressLimit, AtUserLimit};
+use fanfare_http::{Cors, TrustedProxies};
 use fanfare_protocol::{PARTITIONS_MAX, Partitions};
 use tracing_subscriber::EnvFilter;
 
@@ -55,6 +56,12 @@ pub(super) enum Wrong {
 /// What a setting shows that isn't set and has no default. As a value it leaves it unset.
 const NONE: &str = "none";
 
+/// What a limit shows that is off. As a value it turns it off.
+const OFF: &str = "off";
+
+/// What a setting shows that follows from others.
+const AUTO: &str = "auto";
+
 /// What a secret shows.
 const HIDDEN: &str = "***";
 
@@ -80,9 +87,11 @@ const HISTORY_EVENTS: RangeInclusive<u64> = 1..=100_000;
 
 const RETENTION: RangeInclusive<Duration> = Duration::from_secs(1)..=DAY;
 const HEARTBEAT: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(10 * 60);
+/// A connection that is closed has been of use for a while.
+const LIFETIME: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(30 * 24 * 60 * 60);
 const DRAIN: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(60 * 60);
 
-pub(super) static SETTINGS: [Setting; 27] = [
+pub(super) static SETTINGS: [Setting; 32] = [
     Setting {
         variable: "FANFARE_EDGE_LISTEN",
         key: "edge.listen",
@@ -235,7 +244,7 @@ pub(super) static SETTINGS: [Setting; 27] = [
         meaning: "Connections of one edge at most; auto is what the limit of open files allows.",
         expected: "auto or a whole number from 1 to 10000000",
         set: |config, text| set(&mut config.edge.connections_max, parse_connections(text)),
-        get: |config| config.edge.connections_max.map_or("auto".to_owned(), |count| count.to_string()),
+        get: |config| config.edge.connections_max.map_or(AUTO.to_owned(), |count| count.to_string()),
     },
     Setting {
         variable: "FANFARE_MAX_CONNECTIONS_PER_USER",
@@ -245,6 +254,35 @@ pub(super) static SETTINGS: [Setting; 27] = [
         expected: "a whole number from 1 to 10000000",
         set: |config, text| set_count(&mut config.edge.connections_per_user_max, parse_count(text, &CONNECTIONS)),
         get: |config| config.edge.connections_per_user_max.to_string(),
+    },
+    Setting {
+        variable: "FANFARE_MAX_CONNECTIONS_PER_USER_ACTION",
+        key: "max_connections_per_user_action",
+        kind: Kind::Value,
+        meaning: "What happens to the one too many: reject refuses it, replace-oldest closes the oldest for it.",
+        expected: "reject or replace-oldest",
+        set: |config, text| set(&mut config.edge.at_user_limit, parse_at_user_limit(text)),
+        get: |config| show_at_user_limit(config.edge.at_user_limit).to_owned(),
+    },
+    Setting {
+        variable: "FANFARE_MAX_CONNECTIONS_PER_ADDRESS",
+        key: "max_connections_per_address",
+        kind: Kind::Value,
+        meaning: "Connections of one client address on one edge at most (of IPv6, one /64); auto is 200 where \
+                  FANFARE_TRUSTED_PROXIES is set, and off otherwise.",
+        expected: "auto, off or a whole number from 1 to 10000000",
+        set: |config, text| set(&mut config.edge.connections_per_address_max, parse_address_limit(text)),
+        get: |config| show_address_limit(config.edge.connections_per_address_max),
+    },
+    Setting {
+        variable: "FANFARE_TRUSTED_PROXIES",
+        key: "trusted_proxies",
+        kind: Kind::Value,
+        meaning: "Networks of proxies whose X-Forwarded-For counts: the client is the rightmost address in it that is \
+                  none of theirs.",
+        expected: "networks such as 10.0.0.0/8,192.168.1.7, or none",
+        set: |config, text| set_proxies(config, text),
+        get: |config| show_list(&config.edge.trusted_proxies),
     },
     Setting {
         variable: "FANFARE_MAX_CHANNELS",
@@ -291,6 +329,25 @@ pub(super) static SETTINGS: [Setting; 27] = [
         expected: "a duration from 1s to 10m, such as 15s",
         set: |config, text| set(&mut config.edge.heartbeat_interval, parse_duration(text, &HEARTBEAT)),
         get: |config| show_duration(config.edge.heartbeat_interval),
+    },
+    Setting {
+        variable: "FANFARE_IDLE_TIMEOUT",
+        key: "idle_timeout",
+        kind: Kind::Value,
+        meaning: "Time without an event after which a connection is closed; heartbeats are none.",
+        expected: "off or a duration from 1s to 30days, such as 2h",
+        set: |config, text| set(&mut config.edge.idle_timeout, parse_lifetime(text)),
+        get: |config| show_lifetime(config.edge.idle_timeout),
+    },
+    Setting {
+        variable: "FANFARE_MAX_AGE",
+        key: "max_age",
+        kind: Kind::Value,
+        meaning: "Time after which any connection is closed, or up to a fifth earlier, so that those who came together \
+                  don't leave together.",
+        expected: "off or a duration from 1s to 30days, such as 12h",
+        set: |config, text| set(&mut config.edge.max_age, parse_lifetime(text)),
+        get: |config| show_lifetime(config.edge.max_age),
     },
     Setting {
         variable: "FANFARE_DRAIN_DELAY",
@@ -386,18 +443,29 @@ fn show_redis_url(url: &str) -> String {
 }
 
 fn set_origins(config: &mut Config, text: &str) -> Result<(), Wrong> {
-    if is_none(text) {
-        config.cors_origins.clear();
-        return Ok(());
-    }
-    let origins: Vec<_> = text.split(',').map(|origin| origin.trim().to_owned()).collect();
-    let wrong = origins.iter().filter_map(|origin| Cors::exactly([origin]).err()).map(|error| error.to_string());
-    let wrong: Vec<_> = wrong.collect();
-    if !wrong.is_empty() {
-        return Err(Wrong::Parts(wrong));
-    }
-    config.cors_origins = origins;
+    config.cors_origins = parts(text, |origin| Cors::exactly([origin]).map(|_| origin.to_owned()))?;
     Ok(())
+}
+
+fn set_proxies(config: &mut Config, text: &str) -> Result<(), Wrong> {
+    let networks = parts(text, |network| TrustedProxies::of([network]).map(|_| network))?;
+    config.edge.trusted_proxies = TrustedProxies::of(networks).expect("each is one");
+    Ok(())
+}
+
+/// The parts between commas, or all mistakes in them.
+fn parts<'a, T, E: ToString>(text: &'a str, parse: impl Fn(&'a str) -> Result<T, E>) -> Result<Vec<T>, Wrong> {
+    if is_none(text) {
+        return Ok(Vec::new());
+    }
+    let (mut good, mut wrong) = (Vec::new(), Vec::new());
+    for part in text.split(',') {
+        match parse(part.trim()) {
+            Ok(part) => good.push(part),
+            Err(error) => wrong.push(error.to_string()),
+        }
+    }
+    if wrong.is_empty() { Ok(good) } else { Err(Wrong::Parts(wrong)) }
 }
 
 /// Any text, or none.
@@ -425,10 +493,50 @@ pub(super) fn parse_payload(text: &str) -> Option<NonZeroUsize> {
 
 /// As many as the file limit allows, or so many.
 fn parse_connections(text: &str) -> Option<Option<usize>> {
-    if text.trim().eq_ignore_ascii_case("auto") {
+    if text.trim().eq_ignore_ascii_case(AUTO) {
         return Some(None);
     }
     Some(Some(usize::try_from(parse_count(text, &CONNECTIONS)?).ok()?))
+}
+
+fn parse_at_user_limit(text: &str) -> Option<AtUserLimit> {
+    let actions = [AtUserLimit::Reject, AtUserLimit::ReplaceOldest];
+    actions.into_iter().find(|action| show_at_user_limit(*action) == text.trim().to_ascii_lowercase())
+}
+
+fn show_at_user_limit(action: AtUserLimit) -> &'static str {
+    match action {
+        AtUserLimit::Reject => "reject",
+        AtUserLimit::ReplaceOldest => "replace-oldest",
+    }
+}
+
+fn parse_address_limit(text: &str) -> Option<AddressLimit> {
+    match &*text.trim().to_ascii_lowercase() {
+        AUTO => Some(AddressLimit::Auto),
+        OFF => Some(AddressLimit::Off),
+        count => Some(AddressLimit::Max(usize::try_from(parse_count(count, &CONNECTIONS)?).ok()?)),
+    }
+}
+
+fn show_address_limit(limit: AddressLimit) -> String {
+    match limit {
+        AddressLimit::Auto => AUTO.to_owned(),
+        AddressLimit::Off => OFF.to_owned(),
+        AddressLimit::Max(count) => count.to_string(),
+    }
+}
+
+/// A duration, or off.
+fn parse_lifetime(text: &str) -> Option<Option<Duration>> {
+    if text.trim().eq_ignore_ascii_case(OFF) {
+        return Some(None);
+    }
+    parse_duration(text, &LIFETIME).map(Some)
+}
+
+fn show_lifetime(lifetime: Option<Duration>) -> String {
+    lifetime.map_or_else(|| OFF.to_owned(), show_duration)
 }
 
 fn parse_partitions(text: &str) -> Option<Partitions> {
@@ -478,6 +586,31 @@ mod tests {
                 assert_eq!((setting.get)(&config), shown, "{}", setting.variable);
             }
         }
+    }
+
+    #[test]
+    fn limits_and_networks_are_taken_as_people_write_them() {
+        let mut config = Config::default_for(Role::Service);
+        for (variable, text, shown) in [
+            ("FANFARE_MAX_CONNECTIONS_PER_USER_ACTION", " Replace-Oldest", "replace-oldest"),
+            ("FANFARE_MAX_CONNECTIONS_PER_ADDRESS", "OFF", "off"),
+            ("FANFARE_MAX_CONNECTIONS_PER_ADDRESS", "50", "50"),
+            ("FANFARE_TRUSTED_PROXIES", "10.0.0.0/8, ::1", "10.0.0.0/8,::1/128"),
+            ("FANFARE_TRUSTED_PROXIES", "none", "none"),
+            ("FANFARE_IDLE_TIMEOUT", "90m", "1h 30m"),
+            ("FANFARE_MAX_AGE", "12h", "12h"),
+            ("FANFARE_MAX_AGE", "off", "off"),
+        ] {
+            let setting = SETTINGS.iter().find(|setting| setting.variable == variable).expect("a setting");
+            assert_eq!((setting.set)(&mut config, text), Ok(()), "{variable} = {text}");
+            assert_eq!((setting.get)(&config), shown, "{variable} = {text}");
+        }
+        let proxies = SETTINGS.iter().find(|setting| setting.variable == "FANFARE_TRUSTED_PROXIES");
+        let Err(Wrong::Parts(wrong)) = (proxies.expect("a setting").set)(&mut config, "10.0.0.0/8,a,10.0.0.0/99")
+        else {
+            panic!("two of them are wrong")
+        };
+        assert_eq!(wrong.len(), 2, "{wrong:?}");
     }
 
     #[test]

@@ -1,0 +1,56 @@
+//! How long a connection may live: what ends it, and until when nothing does.
+//!
+//! Nothing here is stored per connection and no timer runs: the wheel's visits ask.
+
+use std::time::{Duration, SystemTime};
+
+use super::connection::Connection;
+use crate::close::CloseReason;
+use crate::config::EdgeConfig;
+
+impl Connection {
+    /// Until when nothing ends it, or why it ends now. `quiet` is the time since its last event.
+    pub(super) fn time_left(&self, config: &EdgeConfig, quiet: Duration) -> Result<Duration, CloseReason> {
+        let age = self.age();
+        let joining = self.hello.is_some();
+        let expires_in = |at: SystemTime| at.duration_since(SystemTime::now()).unwrap_or_default();
+        let limits = [
+            (self.style.expires_at.map(expires_in), CloseReason::TokenExpired),
+            (joining.then(|| config.join_timeout.saturating_sub(age)), CloseReason::Unavailable),
+            (config.max_age.map(|max| spread(max, self.generation).saturating_sub(age)), CloseReason::MaxAge),
+            (config.idle_timeout.filter(|_| !joining).map(|max| max.saturating_sub(quiet)), CloseReason::Idle),
+        ];
+        let mut nearest = Duration::MAX;
+        for (left, reason) in limits {
+            match left {
+                Some(Duration::ZERO) => return Err(reason),
+                Some(left) => nearest = nearest.min(left),
+                None => {}
+            }
+        }
+        Ok(nearest)
+    }
+}
+
+/// So much of a maximum age, or up to a fifth less. Multiples of the golden ratio are spread evenly, so consecutive
+/// generations get ages far apart without anything to remember.
+fn spread(max: Duration, generation: u32) -> Duration {
+    const GOLDEN: u32 = 0x9E37_79B9;
+    let share = f64::from(generation.wrapping_mul(GOLDEN)) / f64::from(u32::MAX);
+    max.mul_f64(1.0 - 0.2 * share)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn those_who_came_together_do_not_leave_together() {
+        let max = Duration::from_secs(1_000);
+        let mut ages: Vec<_> = (7..107).map(|generation| spread(max, generation)).collect();
+        ages.sort_unstable();
+        assert!(ages[0] >= max.mul_f64(0.8) && ages[99] <= max);
+        let gaps = ages.windows(2).map(|pair| pair[1] - pair[0]);
+        assert!(gaps.max().expect("some") < Duration::from_secs(8), "{ages:?}");
+    }
+}
