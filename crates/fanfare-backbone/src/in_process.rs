@@ -236,8 +236,8 @@ impl Hub {
                 Answer::Page(channel, page)
             }
             Query::Lasts(channels) => {
-                let (lasts, floor) = inside.store.lasts(&channels);
-                Answer::Lasts(channels.into_iter().zip(lasts).collect(), floor)
+                let (lasts, floor, epoch) = inside.store.lasts(&channels);
+                Answer::Lasts(channels.into_iter().zip(lasts).collect(), floor, epoch)
             }
         };
         send(&mut inside.links, link, LinkEvent::Answered(shard, tag, answer));

@@ -48,6 +48,7 @@ pub enum Rule {
     List,
     Beacon,
     CutAtMarker,
+    ReadEpoch,
     AckReplica,
     BackstopPrev,
     BackstopLast,

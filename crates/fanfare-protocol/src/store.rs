@@ -90,6 +90,8 @@ pub struct Marker {
 /// A page of a channel's history, oldest first.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Page {
+    /// Whose history it is: the partition's epoch when it was read. None: there is nothing yet, or no more.
+    pub epoch: Option<Epoch>,
     /// The events.
     pub events: Vec<SharedEvent>,
     /// Whether the page is full, so that more may follow.
@@ -227,23 +229,40 @@ impl Store {
 
     /// Events of a channel after a position, oldest first: a plain read, which changes nothing.
     pub fn history_after(&self, channel: &Channel, after: Position, limit: PageLimit, now: Position) -> Page {
-        let Some(history) = self.readable(channel, now) else { return Page::default() };
+        let Some(history) = self.readable(channel, now) else { return self.page([], limit) };
         let begin = history.events.partition_point(|event| event.pos <= after);
-        page(history.events.range(begin..), limit)
+        self.page(history.events.range(begin..), limit)
     }
 
     /// The newest events of a channel, oldest first: a plain read, which changes nothing.
     pub fn history_newest(&self, channel: &Channel, limit: PageLimit, now: Position) -> Page {
-        let Some(history) = self.readable(channel, now) else { return Page::default() };
-        let mut newest = page(history.events.iter().rev(), limit);
+        let Some(history) = self.readable(channel, now) else { return self.page([], limit) };
+        let mut newest = self.page(history.events.iter().rev(), limit);
         newest.events.reverse();
         newest
     }
 
-    /// Where some channels stand, and the floor: plain reads, the floor last.
-    pub fn lasts(&self, channels: &[Channel]) -> (Vec<Option<Position>>, Position) {
+    /// Where some channels stand, and then the floor and the epoch: plain reads, the channels first.
+    pub fn lasts(&self, channels: &[Channel]) -> (Vec<Option<Position>>, Position, Option<Epoch>) {
         let lasts = channels.iter().map(|channel| self.lasts.get(channel).copied()).collect();
-        (lasts, self.meta.as_ref().map_or(Position(0), |meta| meta.floor))
+        let meta = self.meta.as_ref();
+        (lasts, meta.map_or(Position(0), |meta| meta.floor), meta.map(|meta| meta.epoch))
+    }
+
+    fn page<'a>(&self, events: impl IntoIterator<Item = &'a SharedEvent>, limit: PageLimit) -> Page {
+        let mut page = Page { epoch: self.meta.as_ref().map(|meta| meta.epoch), ..Page::default() };
+        let mut bytes = 0;
+        for event in events {
+            let full = page.events.len() >= limit.events_max || bytes >= limit.bytes_max;
+            if full && !page.events.is_empty() {
+                visited!("a page is full");
+                page.more = true;
+                break;
+            }
+            bytes += event.cost();
+            page.events.push(event.clone());
+        }
+        page
     }
 
     /// Begins a new epoch where the history isn't the one that the keys tell of.
@@ -358,20 +377,4 @@ impl Store {
 
 fn after(pos: Position, age: Duration) -> Position {
     Position(pos.0.saturating_add(u64::try_from(age.as_micros()).unwrap_or(u64::MAX)))
-}
-
-fn page<'a>(events: impl Iterator<Item = &'a SharedEvent>, limit: PageLimit) -> Page {
-    let mut page = Page::default();
-    let mut bytes = 0;
-    for event in events {
-        let full = page.events.len() >= limit.events_max || bytes >= limit.bytes_max;
-        if full && !page.events.is_empty() {
-            visited!("a page is full");
-            page.more = true;
-            break;
-        }
-        bytes += event.cost();
-        page.events.push(event.clone());
-    }
-    page
 }

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::collections::hash_map::Entry;
 use std::mem;
 
-use crate::{Channel, Page, PageLimit, Position};
+use crate::{Channel, Epoch, Page, PageLimit, Position};
 
 /// Something to be read from the store, over the commands connection that belongs to the subscription.
 #[derive(Clone, Debug)]
@@ -38,8 +38,18 @@ pub enum Query {
 pub enum Answer {
     /// To [`Query::After`] and [`Query::Newest`].
     Page(Channel, Page),
-    /// To [`Query::Lasts`]: the same channels, and the floor.
-    Lasts(Vec<(Channel, Option<Position>)>, Position),
+    /// To [`Query::Lasts`]: the same channels, the floor, and the partition's epoch.
+    Lasts(Vec<(Channel, Option<Position>)>, Position, Option<Epoch>),
+}
+
+impl Answer {
+    /// Whose history was read: the partition's epoch then.
+    pub(crate) fn epoch(&self) -> Option<Epoch> {
+        match self {
+            Self::Page(_, page) => page.epoch,
+            Self::Lasts(_, _, epoch) => *epoch,
+        }
+    }
 }
 
 /// The wishes of one shard that a feed hasn't taken yet.

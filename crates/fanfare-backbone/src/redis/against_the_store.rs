@@ -23,7 +23,7 @@ use redis::aio::MultiplexedConnection;
 use support::{FLAVOURS, Flavour, PATIENCE, Server};
 
 use super::pool::words;
-use super::scripts::{Answer, Call, SCRIPTS, Scripts, position};
+use super::scripts::{Answer, Call, SCRIPTS, Scripts, epoch, position};
 
 const RETENTION: Retention = Retention {
     history_size: 12,
@@ -159,6 +159,12 @@ impl Both {
         end.is_some_and(|end| now.0.abs_diff(*end) < BLUR)
     }
 
+    /// The server's clock.
+    async fn time(&mut self) -> Position {
+        let time: (u64, u64) = redis::cmd("TIME").query_async(&mut self.connection).await.expect("tells");
+        Position(time.0 * 1_000_000 + time.1)
+    }
+
     async fn start_anew(&mut self) {
         let _: Value = redis::cmd("FLUSHALL").query_async(&mut self.connection).await.expect("flushes");
         self.store = Store::new(RETENTION);
@@ -240,7 +246,7 @@ impl Both {
         let events_max = self.rng.usize(1..16);
         let bytes_max = self.rng.usize(1..6 * size_of::<Event>());
         let limit = PageLimit { events_max, bytes_max };
-        let (lasts, _) = self.store.lasts(std::slice::from_ref(&channel));
+        let (lasts, ..) = self.store.lasts(std::slice::from_ref(&channel));
         let back = Position(self.rng.u64(..200_000));
         let after = match self.rng.u8(..4) {
             0 => None,
@@ -248,11 +254,12 @@ impl Both {
             2 => lasts[0],
             _ => lasts[0].map(|last| Position(last.0.saturating_sub(back.0))),
         };
-        let time: (u64, u64) = redis::cmd("TIME").query_async(&mut self.connection).await.expect("tells");
+        let now = self.time().await;
         let value = self.run(&self.scripts.history(&channel, after, limit)).await;
         let page = Scripts::page(&channel, words(&value)).expect("a page");
-        let now = Position(time.0 * 1_000_000 + time.1);
-        if self.blurred(self.history_ends.get(&channel), now) {
+        let end = self.history_ends.get(&channel).copied();
+        let over = self.time().await;
+        if self.blurred(end.as_ref(), now) || end.is_some_and(|end| (now.0..=over.0).contains(&end)) {
             return self.counts.blurred += 1;
         }
         let expected = match after {
@@ -270,10 +277,13 @@ impl Both {
         let mut cmd = redis::cmd("ZMSCORE");
         let value: Value = cmd.arg(keys.lasts()).arg(names).query_async(&mut self.connection).await.expect("tells");
         let lasts: Vec<_> = words(&value).map(|word| word.map(|word| position(Some(word)).expect("one"))).collect();
-        let mut cmd = redis::cmd("HGET");
-        let value: Value = cmd.arg(keys.meta()).arg("f").query_async(&mut self.connection).await.expect("tells");
-        let floor = words(&value).next().flatten().map_or(Position(0), |word| position(Some(word)).expect("one"));
-        assert_eq!((lasts, floor), self.store.lasts(&channels));
+        let mut cmd = redis::cmd("HMGET");
+        let value: Value =
+            cmd.arg(keys.meta()).arg(&["f", "e"]).query_async(&mut self.connection).await.expect("tells");
+        let mut words = words(&value);
+        let floor = words.next().flatten().map_or(Position(0), |word| position(Some(word)).expect("one"));
+        let epoch = words.next().flatten().map(|word| epoch(word).expect("one"));
+        assert_eq!((lasts, floor, epoch), self.store.lasts(&channels));
     }
 
     /// Something happens to the server.

@@ -15,7 +15,7 @@ use super::RedisError;
 use super::arrivals::Arrivals;
 use super::error::is_no_script;
 use super::resp::{self, Reply};
-use super::scripts::{Call, Scripts, position};
+use super::scripts::{Call, Scripts, epoch, position};
 use super::wire::{ANSWER_TIMEOUT, READ_BYTES, Wire, damaged};
 use crate::link::LinkEvent;
 
@@ -166,7 +166,7 @@ impl Commands {
         }
     }
 
-    /// Where channels stand, and only then the floor: what is forgotten in between has raised it.
+    /// Where channels stand, and only then the floor and the epoch: what is forgotten in between has raised it.
     fn write_lasts(&mut self, request: &Request) {
         let Request::Read(_, _, Query::Lasts(channels)) = request else { return };
         let keys = &self.scripts.keys;
@@ -180,7 +180,7 @@ impl Commands {
                 resp::word(&mut self.bytes, channel.as_str().as_bytes());
             }
         }
-        resp::command(&mut self.bytes, &[b"HGET", &keys.meta(), b"f"]);
+        resp::command(&mut self.bytes, &[b"HMGET", &keys.meta(), b"f", b"e"]);
     }
 }
 
@@ -188,7 +188,7 @@ impl Commands {
 enum Outcome {
     Nothing,
     Arrived(LinkEvent),
-    /// The next answer is the floor.
+    /// The next answer is the floor, and the epoch.
     Floor(Awaited),
     /// The script had to be loaded first.
     Again(Request),
@@ -217,11 +217,11 @@ impl Outcome {
                 Ok(Self::Floor(Awaited::Floor(shard, tag, lasts)))
             }
             Awaited::Floor(shard, tag, lasts) => {
-                let floor = match reply.words().next().flatten() {
-                    Some(word) => position(Some(word))?,
-                    None => Position(0),
-                };
-                Ok(Self::Arrived(LinkEvent::Answered(shard, tag, Answer::Lasts(lasts, floor))))
+                let mut words = reply.words();
+                let floor = words.next().flatten().map(|word| position(Some(word))).transpose()?;
+                let epoch = words.next().flatten().map(epoch).transpose()?;
+                let answer = Answer::Lasts(lasts, floor.unwrap_or_default(), epoch);
+                Ok(Self::Arrived(LinkEvent::Answered(shard, tag, answer)))
             }
         }
     }

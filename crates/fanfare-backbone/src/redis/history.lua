@@ -1,12 +1,14 @@
 -- Reads a page of a channel's history: what comes after a position, or else the newest. Changes nothing.
 --
--- KEYS[1]: the history. ARGV: the position ("" for the newest), events at most, bytes at most, and the bytes that an
--- event costs beside its text. Answers with whether more would follow (1 or 0), then the entries, oldest first.
+-- KEYS: the history, and the partition's hash. ARGV: the position ("" for the newest), events at most, bytes at most,
+-- and the bytes that an event costs beside its text. Answers with whether more would follow (1 or 0), the epoch whose
+-- history this is ("" for none), then the entries, oldest first.
 
 local CHUNK = 16
 
 local history = KEYS[1]
 local after, events_max, bytes_max, overhead = tonumber(ARGV[1]), tonumber(ARGV[2]), tonumber(ARGV[3]), tonumber(ARGV[4])
+local epoch = redis.call('HGET', KEYS[2], 'e') or ''
 local length = redis.call('LLEN', history)
 
 -- Counted from the end, where readers are: a list is walked from the nearer one.
@@ -64,6 +66,7 @@ if after then
     end
     at = at + CHUNK
   end
+  table.insert(page, 1, epoch)
   table.insert(page, 1, tostring(more))
   return page
 end
@@ -78,7 +81,7 @@ while at > 0 and more == 0 do
   end
   at = at - CHUNK
 end
-local answer = { tostring(more) }
+local answer = { tostring(more), epoch }
 for i = #page, 1, -1 do
   answer[#answer + 1] = page[i]
 end

@@ -211,7 +211,7 @@ impl Scripts {
 
     /// Reads a page of a channel's history: after a position, or the newest.
     pub(crate) fn history(&self, channel: &Channel, after: Option<Position>, limit: PageLimit) -> Call {
-        let call = Call::new(&HISTORY).key(self.keys.history(channel));
+        let call = Call::new(&HISTORY).key(self.keys.history(channel)).key(self.keys.meta());
         let call = call.word(after.map_or_else(String::new, |after| after.to_string()));
         call.number(limit.events_max).number(limit.bytes_max).number(size_of::<Event>())
     }
@@ -227,8 +227,9 @@ impl Scripts {
             Some(b"1") => true,
             _ => return Err(RedisError::Unexpected("a page of history".to_owned())),
         };
+        let epoch = words.next().flatten().filter(|word| !word.is_empty()).map(epoch).transpose()?;
         let events = words.flatten().filter_map(|entry| decode_entry(channel.clone(), entry).ok().map(Arc::new));
-        Ok(Page { events: events.collect(), more })
+        Ok(Page { epoch, events: events.collect(), more })
     }
 }
 
@@ -253,8 +254,9 @@ impl<'a> MarkerWords<'a> {
     /// The marker, with the channels that its barrier asked for.
     pub(crate) fn finish(mut self, channels: Vec<Channel>) -> Result<Marker, RedisError> {
         let mut word = || self.words.next().ok_or_else(|| unexpected("a marker", "it ends early"));
-        let epoch = epoch(word()?)?;
-        let previous = Some(word()?).filter(|word| *word != "-").map(self::epoch).transpose()?;
+        let epoch = epoch(word()?.as_bytes())?;
+        let previous =
+            Some(word()?).filter(|word| *word != "-").map(|word| self::epoch(word.as_bytes())).transpose()?;
         let base = number(word()?)?;
         let last = number(word()?)?;
         let floor = number(word()?)?;
@@ -278,13 +280,14 @@ fn number(word: &str) -> Result<Position, RedisError> {
     if fits { Ok(Position(number as u64)) } else { Err(unexpected("a position", word)) }
 }
 
-fn epoch(word: &str) -> Result<Epoch, RedisError> {
+pub(crate) fn epoch(word: &[u8]) -> Result<Epoch, RedisError> {
+    let word = text(Some(word))?;
     Epoch::parse(word).ok_or_else(|| unexpected("an epoch", word))
 }
 
 fn point(words: &str) -> Result<Point, RedisError> {
     let (epoch, pos) = words.trim().split_once(' ').ok_or_else(|| unexpected("a point", words))?;
-    Ok(Point { epoch: self::epoch(epoch)?, pos: number(pos)? })
+    Ok(Point { epoch: self::epoch(epoch.as_bytes())?, pos: number(pos)? })
 }
 
 fn text(word: Option<&[u8]>) -> Result<&str, RedisError> {

@@ -204,8 +204,12 @@ impl Machine {
         answer: Answer,
         outlet: &mut impl Outlet,
     ) {
-        let Answer::Page(channel, page) = answer else { return };
         let Some(attempt) = self.attempt(partition, key) else { return };
+        if answer.epoch() != Some(attempt.epoch) && on(Rule::ReadEpoch) {
+            visited!("a join reads another epoch's history");
+            return self.restart_join(partition, key);
+        }
+        let Answer::Page(channel, page) = answer else { return };
         if attempt.newest {
             attempt.history.extend(page.events.into_iter().filter(|event| event.pos <= attempt.cut));
         } else if let Some(chain) = attempt.chains.iter_mut().find(|chain| chain.channel == channel) {

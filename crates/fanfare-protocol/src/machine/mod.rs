@@ -213,12 +213,6 @@ impl Machine {
         live.then(|| Id { partitions: self.partitions, first, connection, heads: &self.heads })
     }
 
-    /// Whether a partition's stream is held while a resync fills it.
-    #[cfg(test)]
-    pub(crate) fn is_held(&self, partition: Partition) -> bool {
-        matches!(self.parts[usize::from(partition)].state, State::Sync(_))
-    }
-
     /// The next item of a partition's stream.
     pub fn deliver(&mut self, partition: Partition, delivery: Delivery, outlet: &mut impl Outlet) {
         let part = &mut self.parts[usize::from(partition)];
@@ -400,7 +394,7 @@ impl Machine {
     }
 
     /// Something may be missing: everything that waits starts again, at a cut to come.
-    fn break_off(&mut self, partition: Partition) {
+    pub(super) fn break_off(&mut self, partition: Partition) {
         let part = &mut self.parts[usize::from(partition)];
         part.state = State::Down;
         part.hold.clear();

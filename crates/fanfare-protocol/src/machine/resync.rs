@@ -86,6 +86,10 @@ impl Machine {
     pub(super) fn resync_answer(&mut self, partition: Partition, answer: Answer, outlet: &mut impl Outlet) {
         let part = &mut self.parts[usize::from(partition)];
         let State::Sync(resync) = &mut part.state else { return };
+        if answer.epoch() != Some(resync.cut.marker.epoch) && on(Rule::ReadEpoch) {
+            visited!("a resync reads another epoch's history");
+            return self.break_off(partition);
+        }
         let bytes_max = self.limits.resync_bytes_max;
         let limit = PageLimit {
             events_max: self.limits.page_events_max,
@@ -93,7 +97,7 @@ impl Machine {
         };
         resync.reads -= 1;
         match answer {
-            Answer::Lasts(lasts, floor) => {
+            Answer::Lasts(lasts, floor, _) => {
                 resync.floor = resync.floor.max(floor);
                 for (channel, newest) in lasts {
                     resync.newest.insert(channel.clone(), newest);

@@ -72,8 +72,6 @@ pub(super) struct Check {
     pub(super) entries: Vec<Entry>,
     pub(super) views: Vec<View>,
     pub(super) broken: Option<String>,
-    /// Entries that were read for a cut of an older epoch: their history was exchanged under an open connection.
-    pub(super) mixed: BTreeSet<usize>,
     /// Each epoch's age in its partition, and the entries that it inherited.
     epochs: HashMap<Epoch, (usize, BTreeSet<usize>)>,
 }
@@ -145,7 +143,6 @@ impl Check {
 
     pub(super) fn receives(&mut self, now: Time, partitions: Partitions, view: usize, conn: usize, frame: Frame) {
         let Frame { kind, id } = frame;
-        let mixed = matches!(kind, Kind::Event { entry, .. } if self.was_mixed(&self.views[view], entry));
         let at = &mut self.views[view];
         let mut failure = None;
         if at.conn == Some(conn) && !at.connected && !matches!(kind, Kind::Connected { .. }) {
@@ -189,8 +186,7 @@ impl Check {
                 match after.as_ref().and_then(|after| after.point(partition)) {
                     None => failure = Some(format!("entry {entry} has no id")),
                     Some(own) => {
-                        failure =
-                            failure.or(at.event(now, partition, Point { epoch: own.epoch, pos }, channel, entry, mixed))
+                        failure = failure.or(at.event(now, partition, Point { epoch: own.epoch, pos }, channel, entry))
                     }
                 }
             }
@@ -209,15 +205,6 @@ impl Check {
     fn in_lineage(&self, epoch: Epoch, entry: usize) -> bool {
         self.entries[entry].point.epoch == epoch
             || self.epochs.get(&epoch).is_some_and(|(_, inherited)| inherited.contains(&entry))
-    }
-
-    /// Whether a view has had an entry under another epoch's name, and was told a gap since: its history had been
-    /// exchanged under an open connection, between a cut and its reads (verdict 6).
-    fn was_mixed(&self, view: &View, entry: usize) -> bool {
-        let Some(&(time, epoch)) = view.received.get(&entry) else { return false };
-        let told = |told: &&Told| told.gap.reason == GapReason::Lost && told.time >= time;
-        let about = |told: &Told| told.gap.channels.contains(&self.entries[entry].channel);
-        self.mixed.contains(&entry) && !self.in_lineage(epoch, entry) && view.gaps.iter().filter(told).any(about)
     }
 
     /// Whether a view was to get an entry.
@@ -295,12 +282,10 @@ impl View {
         point: Point,
         channel: Channel,
         entry: usize,
-        mixed: bool,
     ) -> Option<String> {
         let Point { epoch, pos } = point;
         let back = self.went_back.get(&partition).copied();
         if let Some((before, _)) = self.received.insert(entry, (now, epoch))
-            && !mixed
             && back.is_none_or(|back| before >= back)
         {
             return Some(format!("entry {entry} came twice, before at {before}"));

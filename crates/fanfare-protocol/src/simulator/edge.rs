@@ -6,7 +6,7 @@ use std::sync::{Arc, Mutex};
 use super::client::{Backlogs, Conn};
 use super::{MS, Step, World, tell};
 use crate::rules::{Rule, on};
-use crate::{Delivery, Epoch, Feed, Machine, Partitions, Wishes};
+use crate::{Delivery, Feed, Machine, Partitions, Wishes};
 
 #[derive(Debug)]
 pub(super) struct Edge {
@@ -30,9 +30,6 @@ pub(super) struct Shard {
     /// What waits for the machine, of each partition.
     queues: Vec<VecDeque<Delivery>>,
     rung: Vec<bool>,
-    /// The epoch of the newest cut that came, and of the newest that isn't held.
-    newest_epochs: Vec<Option<Epoch>>,
-    pub(super) cut_epochs: Vec<Option<Epoch>>,
     /// It has something else to do until then.
     busy_until: super::Time,
     /// Connections by key.
@@ -46,8 +43,6 @@ impl Shard {
             machine: Machine::new(partitions, plan.limits, wishes.clone()),
             queues: partitions.all().map(|_| VecDeque::new()).collect(),
             rung: vec![false; wishes.len()],
-            newest_epochs: vec![None; wishes.len()],
-            cut_epochs: vec![None; wishes.len()],
             wishes,
             busy_until: 0,
             keys: Vec::new(),
@@ -201,15 +196,7 @@ impl World {
         let Some(delivery) = self.edges[edge].shards[shard].queues[usize::from(partition)].pop_front() else { return };
         tell!(self, "edge {edge} shard {shard} partition {partition}: {}", brief(&delivery));
         self.stats.deliveries += 1;
-        let at = &mut self.edges[edge].shards[shard];
-        if let Delivery::Cut(cut) = &delivery {
-            at.newest_epochs[usize::from(partition)] = Some(cut.marker.epoch);
-        }
         self.machine(edge, shard, |machine, out| machine.deliver(partition, delivery, out));
-        let at = &mut self.edges[edge].shards[shard];
-        if !at.machine.is_held(partition) {
-            at.cut_epochs[usize::from(partition)] = at.newest_epochs[usize::from(partition)];
-        }
     }
 
     pub(super) fn feed_tick(&mut self, edge: usize, life: u32) {

@@ -28,8 +28,7 @@ enum Item {
     Unsubscribe(Channel),
     SubscribeMarker,
     Barrier(u64, Vec<Channel>),
-    /// With the epoch of the cut that it belongs to.
-    Read(ShardIndex, Read, Option<Epoch>),
+    Read(ShardIndex, Read),
     Confirmed(Channel, Confirmation),
     MarkerConfirmed,
     Event(Epoch, SharedEvent),
@@ -120,10 +119,7 @@ impl World {
                 }
                 Action::SubscribeMarker => up(self, Lane::SubscriptionUp, Item::SubscribeMarker),
                 Action::Barrier(nonce, channels) => up(self, Lane::CommandsUp, Item::Barrier(nonce, channels)),
-                Action::Read(shard, read) => {
-                    let epoch = self.edges[edge].shards[shard].cut_epochs[usize::from(partition)];
-                    up(self, Lane::CommandsUp, Item::Read(shard, read, epoch));
-                }
+                Action::Read(shard, read) => up(self, Lane::CommandsUp, Item::Read(shard, read)),
                 Action::Deliver(shard, delivery) => self.queue(edge, shard, partition, delivery),
             }
         }
@@ -198,14 +194,9 @@ impl World {
                 }
                 self.send_down(link, Lane::CommandsDown, Item::BarrierAnswered(nonce, marker));
             }
-            Item::Read(shard, read, epoch) => {
+            Item::Read(shard, read) => {
                 let now = self.clock(partition, server);
                 let answer = read_from(self.server(partition, server), read.query, now);
-                if let Answer::Page(_, page) = &answer
-                    && self.server(partition, server).epoch != epoch
-                {
-                    self.check.mixed.extend(page.events.iter().map(super::client::entry_of));
-                }
                 self.send_down(link, Lane::CommandsDown, Item::Answered(shard, read.tag, answer));
             }
             _ => unreachable!("only requests go up"),
@@ -323,8 +314,8 @@ fn read_from(server: &super::primary::Server, query: Query, now: Position) -> An
             Answer::Page(channel, page)
         }
         Query::Lasts(channels) => {
-            let (lasts, floor) = server.store.lasts(&channels);
-            Answer::Lasts(channels.into_iter().zip(lasts).collect(), floor)
+            let (lasts, floor, epoch) = server.store.lasts(&channels);
+            Answer::Lasts(channels.into_iter().zip(lasts).collect(), floor, epoch)
         }
     }
 }

@@ -16,8 +16,6 @@ const BEGINNING: u64 = 1_000_000_000_000;
 pub(super) struct Server {
     pub(super) store: Store,
     pub(super) identity: Identity,
-    /// As its last script found or made it.
-    pub(super) epoch: Option<Epoch>,
     pub(super) skew: Time,
     pub(super) alive: bool,
     pub(super) deposed: bool,
@@ -41,7 +39,6 @@ impl Primary {
         let server = Server {
             store: Store::new(plan.retention),
             identity: Identity { replication: rng.u64(..), run: rng.u64(..), first_history: plan.first_history },
-            epoch: None,
             skew: rng.u64(..plan.clock_skew.max(1)),
             alive: true,
             deposed: false,
@@ -73,8 +70,7 @@ impl World {
 
     /// A script has answered with this epoch.
     pub(super) fn epoch_seen(&mut self, partition: u16, server: usize, epoch: Epoch) {
-        let server = &mut self.primaries[usize::from(partition)].servers[server];
-        server.epoch = Some(epoch);
+        let server = &self.primaries[usize::from(partition)].servers[server];
         self.check.epoch(partition, epoch, &server.lineage);
     }
 
@@ -109,7 +105,6 @@ impl World {
         primary.servers.push(Server {
             store,
             identity: Identity { replication, run, first_history: false },
-            epoch: None,
             skew,
             alive: true,
             deposed: false,

@@ -15,7 +15,7 @@ const SEEDS_MAX: u64 = 12_000;
 /// In this order: most rules are for bad weather.
 const SHAPES: [Shape; 5] = [Shape::Storm, Shape::Faults, Shape::Tight, Shape::Calm, Shape::Shaky];
 
-/// All but the backstops, `nonce` and `count`: see `scenarios`.
+/// All but the backstops, `nonce`, `count` and `read-epoch`: see `scenarios`.
 pub(super) const RULES: [Rule; 42] = [
     Rule::Confirm,
     Rule::MarkerLast,

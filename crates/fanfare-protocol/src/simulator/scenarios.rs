@@ -245,10 +245,29 @@ fn a_gap_is_told_before_the_cursor_enters_it() {
     let tags: Vec<_> = stage.take().reads.iter().map(|read| read.tag).collect();
     stage.sent.busy = true; // So that it is parked after the first window.
     // Of `x` everything up to 50 is trimmed; of `y` the first page ends at 30.
-    let page = |event| Page { events: vec![event], more: true };
+    let page = |event| Page { epoch: Some(epoch()), events: vec![event], more: true };
     stage.deliver(Delivery::Answer(tags[0], Answer::Page(channel("x"), page(event("x", 60, 50)))));
     stage.deliver(Delivery::Answer(tags[0], Answer::Page(channel("y"), page(event("y", 30, 10)))));
     assert_eq!(stage.sent(), ["connected at 10", "gap expired from 10 to 50", "30 on y"]);
+}
+
+/// The history is wiped between a join's cut and its reads, and positions run ahead of the clock.
+#[test]
+fn a_read_of_another_epochs_history_is_not_replayed_under_the_cuts_name() {
+    let story = |off: &[Rule]| {
+        without(off, || {
+            let mut stage = Stage::new(ample());
+            stage.join(0, &["x"], Start::Cursor(crate::Cursor::parse("abcdef-10").expect("valid")));
+            stage.cut(100, &[("x", 90)]);
+            let tag = stage.take().reads[0].tag;
+            let page = Page { epoch: Epoch::parse("ghijkl"), events: vec![event("x", 90, 10)], more: false };
+            stage.deliver(Delivery::Answer(tag, Answer::Page(channel("x"), page)));
+            (stage.sent(), stage.take().cut)
+        })
+    };
+    let (connected, event) = ("connected at 10".to_owned(), "90 on x".to_owned());
+    assert_eq!(story(&[]), (vec![connected.clone()], true), "it waits for a cut of that epoch");
+    assert_eq!(story(&[Rule::ReadEpoch]), (vec![connected, event], false), "it will come again after the gap");
 }
 
 #[test]
@@ -257,10 +276,13 @@ fn a_tail_begins_after_the_gap_that_a_resync_told() {
     stage.deliver(Delivery::Break);
     stage.cut(100, &[]);
     let tag = stage.take().reads[0].tag;
-    stage.deliver(Delivery::Answer(tag, Answer::Lasts(vec![(channel("x"), Some(Position(90)))], Position(0))));
+    stage.deliver(Delivery::Answer(
+        tag,
+        Answer::Lasts(vec![(channel("x"), Some(Position(90)))], Position(0), Some(epoch())),
+    ));
     let tag = stage.take().reads[0].tag;
     // 20 is there, 90 was the last, and what lies between is gone.
-    let page = Page { events: vec![event("x", 20, 10)], more: false };
+    let page = Page { epoch: Some(epoch()), events: vec![event("x", 20, 10)], more: false };
     stage.deliver(Delivery::Answer(tag, Answer::Page(channel("x"), page)));
     assert_eq!(stage.sent(), ["gap expired from 20 to 90", "20 on x"]);
     stage.join(1, &["x"], Start::Cursor(crate::Cursor::parse("abcdef-20").expect("valid")));
@@ -292,10 +314,13 @@ fn a_new_client_that_must_start_again_is_still_replayed_the_newest() {
     stage.deliver(Delivery::Break);
     stage.cut(10, &[]);
     let tag = stage.take().reads[0].tag;
-    stage.deliver(Delivery::Answer(tag, Answer::Lasts(vec![(channel("x"), Some(Position(10)))], Position(0))));
+    stage.deliver(Delivery::Answer(
+        tag,
+        Answer::Lasts(vec![(channel("x"), Some(Position(10)))], Position(0), Some(epoch())),
+    ));
     let reads = stage.take().reads;
     assert!(matches!(&reads[..], [read] if matches!(read.query, Query::Newest(..))), "{reads:?}");
-    let page = Page { events: vec![event("x", 5, 0), event("x", 10, 5)], more: false };
+    let page = Page { epoch: Some(epoch()), events: vec![event("x", 5, 0), event("x", 10, 5)], more: false };
     stage.deliver(Delivery::Answer(reads[0].tag, Answer::Page(channel("x"), page)));
     assert_eq!(stage.sent(), ["connected at 4", "5 on x", "10 on x"]);
 }
