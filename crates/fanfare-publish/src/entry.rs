@@ -5,6 +5,7 @@
 //! anew, so that numbers keep their digits and objects their order.
 
 use std::borrow::Cow;
+use std::collections::HashSet;
 use std::fmt;
 use std::marker::PhantomData;
 use std::num::NonZeroU32;
@@ -189,7 +190,7 @@ impl Entry<'_> {
             targets.push(Target { channel, user: None });
         }
         Ok(Order {
-            targets,
+            targets: each_once(targets),
             several,
             name: self.event.as_deref().map(event_type).transpose()?,
             key: self.key.as_deref().map(key).transpose()?,
@@ -212,7 +213,7 @@ impl Notification<'_> {
             targets.push(Target { channel: user.inbox(), user: Some(user) });
         }
         Ok(Order {
-            targets,
+            targets: each_once(targets),
             several,
             name: Some(event_type(self.event.as_deref().unwrap_or("notification"))?),
             key: self.key.as_deref().map(key).transpose()?,
@@ -235,6 +236,13 @@ impl Announcement<'_> {
             repeat: RepeatKey::of_entry(self.idempotency_key, header, None)?,
         })
     }
+}
+
+/// Whoever is named twice hears it once.
+fn each_once(mut targets: Vec<Target>) -> Vec<Target> {
+    let mut known = HashSet::new();
+    targets.retain(|target| known.insert(target.channel.clone()));
+    targets
 }
 
 fn event_type(text: &str) -> Result<EventType, Problem> {

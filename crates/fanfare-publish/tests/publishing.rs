@@ -52,6 +52,15 @@ async fn several_users_are_answered_one_by_one() {
 }
 
 #[tokio::test]
+async fn whoever_is_named_twice_hears_it_once() {
+    let api = TestApi::start().await;
+    let answer = api.post("/notify", r#"{"userId":["1","2",1],"message":"hi"}"#).await.json();
+    assert_eq!((answer["results"].as_array().map(Vec::len), api.events("user:1").await.len()), (Some(2), 1));
+    let answer = api.post("/publish", r#"{"channel":["a","a"],"data":"hi"}"#).await.json();
+    assert_eq!((answer["results"].as_array().map(Vec::len), api.events("a").await.len()), (Some(1), 1));
+}
+
+#[tokio::test]
 async fn a_thousand_users_are_notified_at_once() {
     let api = TestApi::start().await;
     let body = json!({ "userId": (0..1000).collect::<Vec<_>>(), "message": "x".repeat(10_000) });
