@@ -183,6 +183,7 @@ def check_settings_arrive_as_they_were_written():
     }
     equal({name: edge_has.get(name) for name in expected}, expected, "an edge's environment")
     equal(publish_has["FANFARE_MAX_PAYLOAD"], "256KiB", "a publisher's FANFARE_MAX_PAYLOAD")
+    equal(publish_has["FANFARE_REDIS_MIN_REPLICAS"], "1", "a publisher's FANFARE_REDIS_MIN_REPLICAS")
     equal(edge_has.get("FANFARE_PUBLISH_KEYS"), None, "publish keys on an edge")
     unset = {name for name, value in environment(edge()["template"]["spec"]["containers"][0]).items() if value == ""}
     equal(unset, set(), "variables that are set to nothing")

@@ -183,6 +183,38 @@ async fn without_redis_the_roles_start_and_wait_for_it() {
     assert_eq!(waiting.next_data().await, "heard");
 }
 
+#[tokio::test]
+async fn where_a_replica_must_have_it_a_publish_without_one_is_unknown_in_its_outcome() {
+    let Some(primary) = Redis::start(&["--repl-diskless-sync-delay", "0"]) else { return };
+    let port = primary.port.to_string();
+    let replica = Redis::start(&["--replicaof", "127.0.0.1", &port]).expect("it is installed");
+    assert_eq!(primary.command(&["WAIT", "1", "20000"]).trim(), "1", "it follows");
+    let environment = [("FANFARE_REDIS_MIN_REPLICAS", "1")];
+    let publisher = Role::start_with("publish", &primary.url(), &environment);
+    let mut backend = publisher.publisher(KEY);
+    let event = json!({"channel": "server:7", "data": "once", "idempotencyKey": "a"});
+    let first = backend.post("/publish", &event).await.id();
+    let check = || {
+        let mut command = fanfare(&["check", "--redis", &primary.url()]);
+        command.envs(credentials()).envs(environment).output().expect("it runs")
+    };
+    assert_eq!((check().status.code(), &*stderr(&check())), (Some(0), ""));
+
+    drop(replica);
+    for event in [&event, &json!({"channel": "server:7", "data": "another"})] {
+        let answer = backend.post("/publish", event).await;
+        assert_eq!((answer.status, answer.json()["code"].as_str()), (503, Some("BACKBONE_UNAVAILABLE")));
+        let detail = answer.json()["detail"].to_string();
+        assert!(detail.contains("may be published or not") && detail.contains("0 of the 1 replicas"), "{detail}");
+    }
+    let report = stderr(&check());
+    assert!(check().status.code() == Some(1) && report.contains("0 of the 1 replicas"), "{report}");
+
+    let _replica = Redis::start(&["--replicaof", "127.0.0.1", &port]).expect("it is installed");
+    assert_eq!(primary.command(&["WAIT", "1", "20000"]).trim(), "1", "it follows");
+    assert_eq!(backend.post("/publish", &event).await.id(), first, "once the replica has it, it is confirmed");
+}
+
 #[test]
 fn a_redis_that_will_not_do_is_told_in_one_sentence() {
     let Some(plain) = Redis::start(&[]) else { return };

@@ -47,6 +47,7 @@
 {{- include "fanfare.settings" (list "" .Values.edge (list "anonymousChannels" "maxConnections" "maxConnectionsPerUser" "maxChannels" "heartbeatInterval" "drainDelay" "drainTimeout")) }}
 {{- else }}
 {{- include "fanfare.secretVariable" (list . "FANFARE_PUBLISH_KEYS" "publish-keys" false) }}
+{{- include "fanfare.settings" (list "REDIS_" .Values.redis (list "minReplicas")) }}
 {{- include "fanfare.settings" (list "" .Values.publish (list "maxPayload" "drainDelay")) }}
 {{- end }}
 {{- include "fanfare.settings" (list "CORS_" .Values.cors (list "origins")) }}

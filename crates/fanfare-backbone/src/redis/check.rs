@@ -51,6 +51,7 @@ impl Finding {
             | RedisError::Closed
             | RedisError::Memory
             | RedisError::TooSlow(_)
+            | RedisError::Replicas { .. }
             | RedisError::TooMuch => Weight::Passing,
             _ => Weight::Fatal,
         };
@@ -91,6 +92,7 @@ pub async fn check(config: &RedisConfig) -> Vec<Finding> {
     }
     note_layout(&mut wire, &server, &mut note).await;
     note_rights(&mut wire, &server, &mut note).await;
+    note_replicas(&mut wire, &server, &mut note).await;
     let policy = wire.info("memory").await.ok().and_then(|info| {
         let policy = info.field("maxmemory_policy")?;
         let limited = info.field("maxmemory").is_some_and(|bytes| bytes != "0");
@@ -203,6 +205,22 @@ async fn note_rights(wire: &mut Wire, server: &Server, note: &mut impl FnMut(Red
                 note(error);
             }
         }
+    }
+}
+
+/// Whether the replicas that publishes wait for are there, and may be waited for.
+async fn note_replicas(wire: &mut Wire, server: &Server, note: &mut impl FnMut(RedisError)) {
+    let wanted = server.min_replicas;
+    if wanted == 0 {
+        return;
+    }
+    if let Err(error) = wire.ask(&[b"WAIT", b"0", b"1"]).await {
+        note(error);
+    }
+    match wire.info("replication").await.map(|info| info.replicas_online()) {
+        Ok(have) if have < usize::from(wanted) => note(RedisError::Replicas { have: have as u16, wanted }),
+        Ok(_) => {}
+        Err(error) => note(error),
     }
 }
 

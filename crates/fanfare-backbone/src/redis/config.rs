@@ -25,6 +25,9 @@ pub struct RedisConfig {
     pub prefix: String,
     /// Slices of all channels, each with an order of its own, 1 to 64. Stored in Redis; changing it means a new prefix.
     pub partitions: u16,
+    /// Replicas that must have an event before its publish is answered. None: a primary that is deposed without
+    /// knowing answers as ever, and what it took is lost.
+    pub min_replicas: u16,
 }
 
 impl Default for RedisConfig {
@@ -36,6 +39,8 @@ impl Default for RedisConfig {
             prefix: "fanfare".to_owned(),
             // One order over all channels. More pay off where there are more masters to spread them over.
             partitions: 1,
+            // Whoever runs replicas knows how many of them are a majority.
+            min_replicas: 0,
         }
     }
 }
@@ -78,6 +83,7 @@ pub(crate) struct Server {
     pub(crate) password: Option<Secret>,
     pub(crate) prefix: String,
     pub(crate) partitions: Partitions,
+    pub(crate) min_replicas: u16,
 }
 
 impl Server {
@@ -100,7 +106,7 @@ impl Server {
             (Some(mut server), Some(partitions)) if mistakes.is_empty() => {
                 server.username = config.username.clone().or(server.username);
                 server.password = config.password.clone().or(server.password);
-                Ok(Self { prefix: config.prefix.clone(), partitions, ..server })
+                Ok(Self { prefix: config.prefix.clone(), partitions, min_replicas: config.min_replicas, ..server })
             }
             _ => Err(mistakes),
         }
@@ -145,6 +151,7 @@ fn read_url(text: &str) -> Result<Server, RedisError> {
         password,
         prefix: String::new(),
         partitions: Partitions::ONE,
+        min_replicas: 0,
     })
 }
 

@@ -52,6 +52,14 @@ pub enum RedisError {
     /// Not where events can be published.
     #[error("this Redis is a replica, give the address of the primary")]
     Replica,
+    /// Too few replicas have what was published.
+    #[error("only {have} of the {wanted} replicas that must have an event confirm it (FANFARE_REDIS_MIN_REPLICAS)")]
+    Replicas {
+        /// As many confirmed it.
+        have: u16,
+        /// As many had to.
+        wanted: u16,
+    },
     /// Commands are missing.
     #[error("Redis {0} is too old, it must be 6.2 or newer")]
     TooOld(String),

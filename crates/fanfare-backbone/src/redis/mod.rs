@@ -69,7 +69,7 @@ impl Redis {
         let mut publishers = JoinSet::new();
         let partitions = server.partitions.all().map(|partition| {
             let scripts = Scripts::new(&server.prefix, partition, server.partitions, retention);
-            let (counter, work) = Counter::open(partition, scripts.clone(), connections.clone());
+            let (counter, work) = Counter::open(partition, scripts.clone(), connections.clone(), server.min_replicas);
             publishers.spawn(work);
             PartitionOf { scripts, counter }
         });

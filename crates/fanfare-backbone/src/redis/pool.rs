@@ -18,7 +18,7 @@ use super::RedisError;
 use super::config::{Secret, Server};
 use super::error::is_no_script;
 use super::scripts::{Call, Scripts};
-use super::wire::{ANSWER_TIMEOUT, CONNECT_TIMEOUT, keepalive};
+use super::wire::{ANSWER_TIMEOUT, CONNECT_TIMEOUT, REPLICA_TIMEOUT, keepalive};
 
 /// Connections for reads, beside one for each partition's publisher. Past it a read waits for its turn, for as long
 /// as a connection may take.
@@ -112,6 +112,23 @@ impl Connections {
         match ran {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(error)) => Err(self.meaning(&error, scripts)),
+            Err(_) => Err(RedisError::TimedOut),
+        }
+    }
+
+    /// Waits until so many replicas have whatever was written before on this connection, or was there already: Redis
+    /// notes after each command how far its history is. Says how many have it. After an error the connection is to be
+    /// dropped, as above.
+    pub(crate) async fn wait_for_replicas(
+        &self,
+        connection: &mut Connection,
+        wanted: u16,
+        scripts: &Scripts,
+    ) -> Result<u16, RedisError> {
+        let mut wait = redis::cmd("WAIT");
+        wait.arg(wanted).arg(REPLICA_TIMEOUT.as_millis().to_string());
+        match timeout(REPLICA_TIMEOUT * 2, wait.query_async(connection)).await {
+            Ok(answer) => answer.map_err(|error| self.meaning(&error, scripts)),
             Err(_) => Err(RedisError::TimedOut),
         }
     }

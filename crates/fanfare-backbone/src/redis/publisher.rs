@@ -7,13 +7,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use deadpool_redis::Connection;
+use deadpool_redis::redis::Value;
 use fanfare_protocol::{Draft, Epoch, Partition};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::Instant;
 
 use super::RedisError;
 use super::pool::{Connections, discard, words};
-use super::scripts::{Answer, Scripts};
+use super::scripts::{Answer, Call, Scripts};
 use super::wire::ANSWER_TIMEOUT;
 use crate::{BackboneError, PublishError, Receipt};
 
@@ -59,9 +60,10 @@ impl Counter {
         partition: Partition,
         scripts: Arc<Scripts>,
         connections: Connections,
+        min_replicas: u16,
     ) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let (jobs, queue) = mpsc::channel(JOBS_MAX);
-        let publisher = Publisher { partition, scripts, connections, held: None };
+        let publisher = Publisher { partition, scripts, connections, min_replicas, held: None };
         (Self { jobs, room: Arc::new(Semaphore::new(BYTES_MAX)) }, publisher.work(queue))
     }
 
@@ -98,6 +100,8 @@ struct Publisher {
     partition: Partition,
     scripts: Arc<Scripts>,
     connections: Connections,
+    /// Replicas that must have an event before it is answered.
+    min_replicas: u16,
     /// Held over many calls.
     held: Option<(Connection, Instant)>,
 }
@@ -145,8 +149,12 @@ impl Publisher {
             None => self.connections.get(&self.scripts).await?,
         };
         let call = self.scripts.publish(Epoch::from_random(fastrand::u64(..)), drafts.iter().copied());
-        match self.connections.run(&mut connection, &call, ANSWER_TIMEOUT, &self.scripts).await {
-            Ok(value) => {
+        match self.run(&mut connection, &call).await {
+            Ok((_, have)) if have < self.min_replicas => {
+                self.held = Some((connection, Instant::now()));
+                Err(RedisError::Replicas { have, wanted: self.min_replicas })
+            }
+            Ok((value, _)) => {
                 self.held = Some((connection, Instant::now()));
                 Ok(self.scripts.published(words(&value))?.1)
             }
@@ -155,6 +163,17 @@ impl Publisher {
                 Err(error)
             }
         }
+    }
+
+    /// The answer, and how many replicas have what it tells. Also of an event that was published before: its repeated
+    /// publish is answered with what the first one was.
+    async fn run(&self, connection: &mut Connection, call: &Call) -> Result<(Value, u16), RedisError> {
+        let value = self.connections.run(connection, call, ANSWER_TIMEOUT, &self.scripts).await?;
+        let have = match self.min_replicas {
+            0 => 0,
+            wanted => self.connections.wait_for_replicas(connection, wanted, &self.scripts).await?,
+        };
+        Ok((value, have))
     }
 
     fn outcome(&self, answer: Answer) -> Outcome {

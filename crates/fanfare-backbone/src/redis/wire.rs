@@ -20,6 +20,10 @@ pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// For one answer. Below the feed's and the publishers' deadlines.
 pub(crate) const ANSWER_TIMEOUT: Duration = Duration::from_secs(4);
 
+/// For replicas to confirm an event, which takes a round trip to them. Together with the answer it fits into a
+/// publish's deadline; who waits behind it for a replica that is gone doesn't wait long.
+pub(crate) const REPLICA_TIMEOUT: Duration = Duration::from_secs(1);
+
 /// Read at a time: some hundred messages.
 pub(crate) const READ_BYTES: usize = 64 * 1024;
 
@@ -129,6 +133,11 @@ pub(crate) struct Info(String);
 impl Info {
     pub(crate) fn field(&self, name: &str) -> Option<&str> {
         self.0.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
+    }
+
+    /// Replicas that follow a primary, once they have what it had before them.
+    pub(crate) fn replicas_online(&self) -> usize {
+        self.0.lines().filter(|line| line.starts_with("slave") && line.contains("state=online")).count()
     }
 }
 

@@ -76,6 +76,9 @@ pub(super) const PAYLOAD_EXPECTED: &str = "a size up to 1MiB, such as 65536, 64K
 /// A batch is read whole into at most 1 MiB, and one event must fit into it.
 const PAYLOAD_BYTES: RangeInclusive<u64> = 1..=1024 * 1024;
 
+/// Nobody has more of them.
+const REPLICAS: RangeInclusive<u64> = 0..=64;
+
 /// More than one machine has sockets for.
 const CONNECTIONS: RangeInclusive<u64> = 1..=10_000_000;
 
@@ -91,7 +94,7 @@ const HEARTBEAT: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::f
 const LIFETIME: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(30 * 24 * 60 * 60);
 const DRAIN: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(60 * 60);
 
-pub(super) static SETTINGS: [Setting; 32] = [
+pub(super) static SETTINGS: [Setting; 33] = [
     Setting {
         variable: "FANFARE_EDGE_LISTEN",
         key: "edge.listen",
@@ -164,6 +167,15 @@ pub(super) static SETTINGS: [Setting; 32] = [
         expected: "a whole number from 1 to 64",
         set: |config, text| set(&mut config.partitions, parse_partitions(text)),
         get: |config| config.partitions.count().to_string(),
+    },
+    Setting {
+        variable: "FANFARE_REDIS_MIN_REPLICAS",
+        key: "redis.min_replicas",
+        kind: Kind::Value,
+        meaning: "Replicas that must have an event before its publish is answered; where fewer confirm it within a second, the answer is 503. A majority of them survives a failover.",
+        expected: "a whole number from 0 to 64",
+        set: |config, text| set(&mut config.redis.min_replicas, parse_replicas(text)),
+        get: |config| config.redis.min_replicas.to_string(),
     },
     Setting {
         variable: "FANFARE_AUTH_SECRET",
@@ -542,6 +554,10 @@ fn show_lifetime(lifetime: Option<Duration>) -> String {
 fn parse_partitions(text: &str) -> Option<Partitions> {
     let count = parse_count(text, &(1..=u64::from(PARTITIONS_MAX)))?;
     Partitions::new(u16::try_from(count).ok()?)
+}
+
+fn parse_replicas(text: &str) -> Option<u16> {
+    u16::try_from(parse_count(text, &REPLICAS)?).ok()
 }
 
 /// A word that is no level would be taken for the name of a crate, and nothing would be logged.
