@@ -5,6 +5,8 @@ use std::time::Duration;
 use fanfare_http::TrustedProxies;
 use serde::Deserialize;
 
+use crate::routes::Routes;
+
 /// How an edge treats its connections. The variables' names are in `fanfare config`.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -43,6 +45,9 @@ pub struct EdgeConfig {
     pub backlog_bytes_max: usize,
     /// Bytes that the kernel buffers for one connection, so that lag shows early; the kernel doubles it.
     pub send_buffer_bytes: usize,
+    /// Paths of an application's own. They come from a file, each with a place for its mistakes.
+    #[serde(skip)]
+    pub routes: Routes,
     /// Workers that share the connections. None: one for each core.
     pub shards: Option<usize>,
 }
@@ -98,6 +103,7 @@ impl Default for EdgeConfig {
             join_timeout: Duration::from_secs(30),
             backlog_bytes_max: 256 * 1024,
             send_buffer_bytes: 64 * 1024,
+            routes: Routes::default(),
             shards: None,
         }
     }

@@ -11,7 +11,8 @@ mod feed; // From backbone to stream.
 mod head; // The response's head.
 mod metrics;
 mod registry; // Who is connected.
-mod router; // Every route.
+mod router; // Every path.
+mod routes; // Paths of an application's own.
 mod shard; // Connections and their sockets.
 mod stream; // From feed to shard.
 mod subscription; // What a subscriber asks for.
@@ -38,6 +39,7 @@ pub use config::{AddressLimit, AtUserLimit, EdgeConfig};
 use feed::{FeedDriver, ShardPort};
 use metrics::EdgeMetrics;
 pub use registry::Registry;
+pub use routes::{HeartbeatConfig, RouteConfig, RouteMistake, Routes};
 use shard::{Adoption, Command, FeedPort, Hello, Shard, ShardParts, Style, Whereabouts, Wire};
 use stream::Stream;
 use subscription::Subscription;
@@ -177,15 +179,22 @@ impl Edge {
         Ok((Arc::new(edge), services))
     }
 
-    /// Whether a path is one of the edge's.
+    /// Whether a path is one of every edge's.
     pub fn routes(path: &str) -> bool {
         router::route(path).is_some()
     }
 
+    /// Whether a path is one of this edge's, configured ones included.
+    pub fn serves(&self, path: &str) -> bool {
+        Self::routes(path) || self.config.routes.has(path)
+    }
+
     /// Answers a request for one of the edge's paths. Only the edge's own streams carry the CORS headers already.
     pub async fn handle(self: Arc<Self>, request: Request, peer: Peer) -> Reply {
-        let Some((route, allow)) = router::route(request.uri().path()) else {
-            return Problem::no_such_path(request.uri().path()).into();
+        let path = request.uri().path();
+        let configured = || Some((router::Route::Events, self.config.routes.at(path)?.allow()));
+        let Some((route, allow)) = router::route(path).or_else(configured) else {
+            return Problem::no_such_path(path).into();
         };
         if request.method() == Method::OPTIONS {
             return options(allow).into();
@@ -246,7 +255,7 @@ impl Edge {
         let id = request_id(request.headers());
         let from_event_source = method == Method::GET && is_event_source(request.headers());
         let framing = if request.version() == Version::HTTP_10 { Framing::Identity } else { Framing::Chunked };
-        let subscription = Subscription::read(request, &self.access, self.config.channels_max).await?;
+        let subscription = Subscription::read(request, &self.access, &self.config).await?;
         let mut headers = head::headers();
         headers.insert(REQUEST_ID, id);
         if method == Method::HEAD {

@@ -10,16 +10,18 @@ use fanfare_protocol::{Change, Channel, Cursor, Start, TypePattern, UserId, enco
 use http::{HeaderMap, Method};
 use serde::Deserialize;
 
+use crate::config::EdgeConfig;
+use crate::routes::Defaults;
 use crate::shard::Heartbeat;
 
 /// Bytes of a request target at most. What is longer may be cut by some proxy, so it is refused by us, too.
 const TARGET_BYTES_MAX: usize = 8 * 1024;
 
-/// Bytes of the body of `POST /events` at most.
+/// Bytes of the body of `POST /events` at most, and of a body that is ignored.
 const BODY_BYTES_MAX: usize = 64 * 1024;
 
 /// Events that `replay` may ask for, for each channel.
-const REPLAY_MAX: u16 = 1_000;
+pub(crate) const REPLAY_MAX: u16 = 1_000;
 
 /// Type filters of one connection at most.
 const TYPES_MAX: usize = 100;
@@ -53,12 +55,19 @@ struct Body {
     heartbeat: Option<String>,
 }
 
+impl Body {
+    /// What a route sets stands where a body would: below the query.
+    fn of(defaults: &Defaults) -> Self {
+        Self { replay: Some(defaults.replay), unnamed: Some(defaults.unnamed), ..Self::default() }
+    }
+}
+
 impl Subscription {
-    /// Reads a request for `/events` or `/events/{channel}`.
+    /// Reads a request for `/events`, `/events/{channel}` or a configured route.
     ///
     /// # Errors
     /// Says what is wrong with it, and where.
-    pub(crate) async fn read(request: Request, access: &Access, channels_max: usize) -> Result<Self, Problem> {
+    pub(crate) async fn read(request: Request, access: &Access, config: &EdgeConfig) -> Result<Self, Problem> {
         let target = request.uri().path_and_query().map_or("", |target| target.as_str());
         if target.len() > TARGET_BYTES_MAX {
             let detail = format!("the URL has {} bytes, at most {TARGET_BYTES_MAX} are taken", target.len());
@@ -69,15 +78,25 @@ impl Subscription {
         let (parts, body) = request.into_parts();
         let query = Query::parse(parts.uri.query())?;
         let subscriber = access.authorise(&parts.headers, &query, SystemTime::now())?.subscriber;
-        let body = if parts.method == Method::POST {
-            accept_json(&parts.headers)?;
-            from_json_object(&read_body(body, BODY_BYTES_MAX).await?)?
-        } else {
-            Body::default()
+        let routed = config.routes.at(parts.uri.path());
+        let is_post = parts.method == Method::POST;
+        let body = match &routed {
+            Some(routed) => {
+                if is_post {
+                    read_body(body, BODY_BYTES_MAX).await?; // It is another server's, and means nothing here.
+                }
+                Body::of(routed.defaults())
+            }
+            None if is_post => {
+                accept_json(&parts.headers)?;
+                from_json_object(&read_body(body, BODY_BYTES_MAX).await?)?
+            }
+            None => Body::default(),
         };
-        let mut channels = match path_segments(parts.uri.path())?.get(1) {
-            Some(name) => vec![channel(name, "the path")?],
-            None => asked_for(&query, &body, &subscriber)?,
+        let mut channels = match (&routed, path_segments(parts.uri.path())?.get(1)) {
+            (Some(routed), _) => routed.channels()?,
+            (None, Some(name)) => vec![channel(name, "the path")?],
+            (None, None) => asked_for(&query, &body, &subscriber)?,
         };
         let last_event_id = last_event_id(&parts.headers, &query, &body)?;
         let replay = match (query.once("replay")?, body.replay) {
@@ -103,8 +122,9 @@ impl Subscription {
         }
         let mut known = BTreeSet::new();
         channels.retain(|channel| known.insert(channel.clone()));
-        if channels.len() > channels_max {
-            let detail = format!("{} channels are asked for, a connection may follow {channels_max}", channels.len());
+        if channels.len() > config.channels_max {
+            let (asked, max) = (channels.len(), config.channels_max);
+            let detail = format!("{asked} channels are asked for, a connection may follow {max}");
             return Err(Problem::invalid(detail).hint("the inbox and the broadcast count as well"));
         }
         subscriber.check(&channels)?;
@@ -117,7 +137,10 @@ impl Subscription {
             channels,
             types: types(&query, &body)?,
             naming: naming(query.once("unnamed")?, body.unnamed)?,
-            heartbeat: heartbeat(query.once("heartbeat")?.or(body.heartbeat.as_deref()))?,
+            heartbeat: match query.once("heartbeat")?.or(body.heartbeat.as_deref()) {
+                None => routed.map_or(Heartbeat::Comment, |routed| routed.defaults().heartbeat.clone()),
+                Some(asked) => heartbeat(asked)?,
+            },
             start,
             changes,
         })
@@ -179,10 +202,10 @@ fn naming(asked: Option<&str>, in_body: Option<bool>) -> Result<Naming, Problem>
     Ok(if unnamed { Naming::Unnamed } else { Naming::Named })
 }
 
-fn heartbeat(asked: Option<&str>) -> Result<Heartbeat, Problem> {
+fn heartbeat(asked: &str) -> Result<Heartbeat, Problem> {
     match asked {
-        None | Some("comment") => Ok(Heartbeat::Comment),
-        Some("event") => Ok(Heartbeat::Event),
-        Some(other) => Err(Problem::invalid(format!("heartbeat is comment or event, not {other:?}"))),
+        "comment" => Ok(Heartbeat::Comment),
+        "event" => Ok(Heartbeat::Event),
+        other => Err(Problem::invalid(format!("heartbeat is comment or event, not {other:?}"))),
     }
 }

@@ -7,6 +7,7 @@ mod mistakes;
 mod namespaces;
 mod parts;
 mod print;
+mod routes;
 mod settings;
 mod sources;
 mod units;
@@ -18,7 +19,7 @@ use std::time::Duration;
 
 use fanfare_auth::AuthConfig;
 use fanfare_backbone::{Backbone, RedisConfig, RedisError};
-use fanfare_edge::EdgeConfig;
+use fanfare_edge::{EdgeConfig, RouteConfig};
 use fanfare_http::Cors;
 use fanfare_protocol::{Partitions, Retention};
 use fanfare_publish::PublishConfig;
@@ -50,6 +51,8 @@ pub(crate) struct Config {
     pub(crate) edge: EdgeConfig,
     /// What the publish API takes.
     pub(crate) publish: PublishConfig,
+    /// Paths of an application's own, as they are written.
+    pub(crate) routes: Vec<RouteConfig>,
     /// What namespaces set of their own, by their names.
     pub(crate) namespaces: BTreeMap<String, Namespace>,
     /// Time between turning unready and the first goodbye.
@@ -127,6 +130,7 @@ impl Config {
             },
             edge: EdgeConfig::default(),
             publish: PublishConfig::default(),
+            routes: Vec::new(),
             namespaces: BTreeMap::new(),
             drain_delay,
             drain_timeout: Duration::from_secs(20),

@@ -44,7 +44,7 @@ impl Front {
             return Ok(answer.into());
         }
         let path = request.uri().path();
-        if Edge::routes(path) {
+        if self.edge.serves(path) {
             return Ok(self.edge.clone().handle(request, peer).await);
         }
         if PublishApi::handles(path) {

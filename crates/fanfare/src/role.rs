@@ -167,7 +167,7 @@ impl Open {
         }
         let path = request.uri().path();
         match &self.service {
-            Service::Edge(edge) if Edge::routes(path) => edge.clone().handle(request, peer).await,
+            Service::Edge(edge) if edge.serves(path) => edge.clone().handle(request, peer).await,
             Service::Publish(api) if PublishApi::handles(path) => api.handle(request, peer).await.into(),
             Service::Edge(_) if PublishApi::handles(path) => Problem::no_such_path(path)
                 .hint("this is an edge: publish APIs have it (port 8081, if unchanged)")

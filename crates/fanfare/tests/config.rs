@@ -92,6 +92,58 @@ fn what_a_namespace_sets_is_shown() {
 }
 
 #[test]
+fn a_route_is_refused_with_every_mistake_in_it() {
+    let file = File::new(
+        "routes",
+        "[[routes]]\npath = \"/events/live\"\nchannels = \"a\"\n[[routes]]\nmethods = [\"PUT\"]\n\
+         channels = [\"server:{id}\", \"a b\"]\nreplay = 1001\npth = 3\n[[routes]]\npath = 5\nchannels = []\n\
+         heartbeat = { event = \"ping\" }\nunnamed = \"perhaps\"\n[[routes]]\npath = \"/a/{x}\"\nchannels = [\"a\"]\n\
+         [[routes]]\npath = \"/a/{y}\"\nchannels = [\"a:{x}\"]\nheartbeat = \"loud\"\n",
+    );
+    for command in ["dev", "edge", "check"] {
+        let output = run(&[command, "--config", file.path()]);
+        let report = stderr(&output);
+        assert_eq!(output.status.code(), Some(2), "{report}");
+        let at = |line: u32, rest: &str| format!("  {}:{line}{rest}", file.path());
+        for line in [
+            "error: 14 mistakes in the configuration".to_owned(),
+            at(2, ": routes[0].path \"/events/live\" would take requests for /events/… from Fanfare itself"),
+            at(3, ": routes[0].channels is \"a\", expected a list of channels"),
+            at(4, ": routes[1].path is not set"),
+            at(5, ": routes[1].methods is [\"PUT\"], expected GET, POST or both"),
+            at(6, ": routes[1].channels \"a b\" is no channel"),
+            at(7, ": routes[1].replay is 1001, expected a number from 0 to 1000"),
+            at(8, " routes[1].pth is not a setting; did you mean path?"),
+            at(10, ": routes[2].path \"5\" does not begin with /"),
+            at(11, ": routes[2].channels names none"),
+            at(12, ": routes[2].heartbeat is a table, expected \"comment\", \"event\", or an event with its data"),
+            at(13, ": routes[2].unnamed is \"perhaps\", expected true or false"),
+            at(18, ": routes[4].path \"/a/{y}\" collides with the route \"/a/{x}\""),
+            at(19, ": routes[4].channels \"a:{x}\" has {x}, which is no parameter of the path"),
+            at(20, ": routes[4].heartbeat is \"loud\", expected \"comment\""),
+        ] {
+            assert!(report.lines().any(|told| told.starts_with(&line)), "{line}\n\nis missing from\n\n{report}");
+        }
+    }
+    let file = File::new("no-routes", "[routes]\npath = \"/a\"\n");
+    let report = stderr(&run(&["check", "--config", file.path()]));
+    assert!(report.contains(":1: routes is a table, expected tables: [[routes]]"), "{report}");
+}
+
+#[test]
+fn what_a_route_sets_is_shown() {
+    let file = File::new(
+        "shown-routes",
+        "[[routes]]\npath = \"/live/{id}\"\nchannels = [\"server:{id}\"]\nreplay = 20\n\
+         heartbeat = { event = \"message\", data = '{\"trigger\":\"ping\"}' }\n",
+    );
+    let shown = stdout(&run(&["config", "--config", file.path()]));
+    let lines: Vec<_> = shown.lines().map(str::trim).collect();
+    let line = r#"[[routes]]  path "/live/{id}", channels ["server:{id}"], replay 20, heartbeat { event = "message", data = "{\"trigger\":\"ping\"}" }"#;
+    assert!(lines.contains(&line), "{shown}");
+}
+
+#[test]
 fn a_list_is_written_as_one_or_with_commas() {
     let file = File::new(
         "lists",

@@ -1,6 +1,7 @@
 //! One open stream: its wire, how its frames are shaped, and what waits for it.
 
 use std::io;
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
@@ -12,12 +13,21 @@ use super::wire::Wire;
 use crate::admission::Admission;
 
 /// How an edge keeps a stream alive.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Heartbeat {
     /// A comment line, only where nothing was sent lately.
     Comment,
     /// An event every interval, busy or not.
     Event,
+    /// The same with an application's own words.
+    Own(Arc<OwnBeat>),
+}
+
+/// A heartbeat's type and data, as an application has them.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct OwnBeat {
+    pub(crate) event: Box<str>,
+    pub(crate) data: Box<str>,
 }
 
 /// What a subscriber asked for, beside its channels.

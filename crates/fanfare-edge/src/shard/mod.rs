@@ -32,7 +32,7 @@ use crate::registry::Registry;
 use crate::since_1970;
 use crate::stream::Stream;
 use connection::{Connection, Phase};
-pub(crate) use connection::{Heartbeat, Hello, Style};
+pub(crate) use connection::{Heartbeat, Hello, OwnBeat, Style};
 use sockets::{OwnData, Sockets};
 pub(crate) use wheel::Visit;
 use wheel::Wheel;
@@ -304,12 +304,20 @@ impl Shard {
         let connection = &self.sockets.connections[key as usize];
         let joining = connection.hello.is_some();
         let id = if joining { None } else { self.machine.id(key) };
-        if connection.style.heartbeat == Heartbeat::Event && !joining {
-            let unnamed = connection.style.naming == fanfare_protocol::sse::Naming::Unnamed;
-            let timestamp = Some(since_1970().as_millis() as u64);
-            let data = OwnData { own_type: unnamed.then_some("heartbeat"), reason: None, timestamp };
-            self.sockets.own_frame(key, "heartbeat", &data, id, None);
-            return interval;
+        match &connection.style.heartbeat {
+            Heartbeat::Event if !joining => {
+                let unnamed = connection.style.naming == fanfare_protocol::sse::Naming::Unnamed;
+                let timestamp = Some(since_1970().as_millis() as u64);
+                let data = OwnData { own_type: unnamed.then_some("heartbeat"), reason: None, timestamp };
+                self.sockets.own_frame(key, "heartbeat", &data, id, None);
+                return interval;
+            }
+            Heartbeat::Own(beat) if !joining => {
+                let beat = beat.clone();
+                self.sockets.frame(key, &beat.event, &beat.data, id, None);
+                return interval;
+            }
+            Heartbeat::Comment | Heartbeat::Event | Heartbeat::Own(_) => {}
         }
         let quiet = self.sockets.wheel.now().wrapping_sub(connection.sent_at);
         if quiet < interval {

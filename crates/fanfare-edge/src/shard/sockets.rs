@@ -114,12 +114,24 @@ impl Sockets {
         id: Option<Id<'_>>,
         retry: Option<Duration>,
     ) {
+        let data = serde_json::to_string(data).expect("plain structs become JSON");
+        self.frame(to, own_type, &data, id, retry);
+    }
+
+    /// Sends a frame that nobody published.
+    pub(super) fn frame(
+        &mut self,
+        to: ConnectionKey,
+        event_type: &str,
+        data: &str,
+        id: Option<Id<'_>>,
+        retry: Option<Duration>,
+    ) {
         self.write_cursor(id);
         let Some(connection) = self.connections.get_mut(to as usize) else { return };
-        let data = serde_json::to_string(data).expect("plain structs become JSON");
-        let event_type = named(connection.style.naming, own_type);
+        let event_type = named(connection.style.naming, event_type);
         let id = IdText::new(&self.cursor).ok();
-        let frame = sse::control(event_type, &data, id, retry, connection.style.framing);
+        let frame = sse::control(event_type, data, id, retry, connection.style.framing);
         self.send(to, &frame);
     }
 

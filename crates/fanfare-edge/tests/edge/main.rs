@@ -6,6 +6,7 @@ mod drain;
 mod lifetimes;
 mod limits;
 mod resume;
+mod routes;
 mod slow_readers;
 mod stream;
 mod support;

@@ -36,6 +36,11 @@ impl Mistakes {
         self.0.push(Mistake { place: String::new(), problem: sentence.to_string() });
     }
 
+    /// Whether something is wrong there already.
+    pub(super) fn has(&self, place: &str) -> bool {
+        self.0.iter().any(|mistake| mistake.place.trim_end_matches(':') == place)
+    }
+
     pub(crate) fn is_empty(&self) -> bool {
         self.0.is_empty()
     }

@@ -14,10 +14,10 @@ use toml::de::{DeString, DeValue, ValueDeserializer};
 use super::mistakes::Mistakes;
 use super::settings::Wrong;
 use super::sources::most_similar;
-use super::{Config, namespaces};
+use super::{Config, namespaces, routes};
 
 /// Every part, in the order in which they are printed.
-pub(super) static PARTS: [Part; 1] = [namespaces::PART];
+pub(super) static PARTS: [Part; 2] = [namespaces::PART, routes::PART];
 
 /// A part of the file.
 pub(super) struct Part {
@@ -132,6 +132,28 @@ impl<'a> Given<'a> {
         entries.into_iter().map(entry).collect()
     }
 
+    /// The tables of a list, in the file's order, each with its number. Anything else is a mistake, and has none.
+    pub(super) fn tables(&self, mistakes: &mut Mistakes) -> Vec<Given<'a>> {
+        let DeValue::Array(list) = self.value else {
+            mistakes.add(self.place(), format!("is {}, expected tables: [[{}]]", kind(self.value), self.key));
+            return Vec::new();
+        };
+        let table = |(index, value): (usize, &'a Spanned<DeValue<'a>>)| {
+            let key = format!("{}[{index}]", self.key);
+            Given { file: self.file, name: self.name, key, offset: value.span().start, value: value.get_ref() }
+        };
+        list.iter().enumerate().map(table).collect()
+    }
+
+    /// File, line and key of an entry of a table; where it isn't there, the table's line.
+    pub(super) fn place_of(&self, name: &str) -> String {
+        let of_entry = match self.value {
+            DeValue::Table(table) => table.keys().find(|key| key.get_ref() == name),
+            _ => None,
+        };
+        self.file.place(of_entry.map_or(self.offset, |key| key.span().start), &format!("{}.{name}", self.key))
+    }
+
     /// A single value, as the text that a variable would hold.
     pub(super) fn text(&self) -> Option<String> {
         scalar(self.value)
@@ -141,7 +163,6 @@ impl<'a> Given<'a> {
     ///
     /// # Errors
     /// What is wrong with it, as it follows its key.
-    #[expect(dead_code, reason = "for parts whose fields are more than single values")]
     pub(super) fn read<D: DeserializeOwned>(&self) -> Result<D, Wrong> {
         let value = Spanned::new(Range::default(), self.value.clone());
         D::deserialize(ValueDeserializer::from(value))

@@ -2,6 +2,7 @@
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use fanfare_testkit::{Publisher, Subscribe};
@@ -29,8 +30,18 @@ impl Role {
     }
 
     pub(crate) fn start_with(role: &str, redis: &str, environment: &[(&str, &str)]) -> Self {
+        Self::launch(role, redis, &[], environment)
+    }
+
+    /// The same with a configuration file.
+    pub(crate) fn with_file(role: &str, redis: &str, file: &Path) -> Self {
+        Self::launch(role, redis, &["--config", file.to_str().expect("UTF-8")], &[])
+    }
+
+    fn launch(role: &str, redis: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         let free = "127.0.0.1:0";
         let mut command = fanfare(&[role, "--listen", free, "--admin-listen", free, "--redis", redis]);
+        command.args(arguments);
         command.envs(credentials()).envs([("FANFARE_DRAIN_DELAY", "0s"), ("FANFARE_DRAIN_TIMEOUT", "300ms")]);
         let mut process = Process::start(command.envs(environment.iter().copied()));
         let line = process.err.find("\"listening\"");
