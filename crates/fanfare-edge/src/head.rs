@@ -23,7 +23,7 @@ pub(crate) fn headers() -> HeaderMap {
     headers
 }
 
-/// The head, and the first line of the stream: the pause after which a client that loses it comes back.
+/// The head as HTTP/1 has it, and the first line of the stream.
 pub(crate) fn head(headers: &HeaderMap, framing: Framing, retry: Duration) -> Bytes {
     let mut head = String::with_capacity(512);
     head.push_str("HTTP/1.1 200 OK\r\n");
@@ -38,6 +38,10 @@ pub(crate) fn head(headers: &HeaderMap, framing: Framing, retry: Duration) -> By
         line(name.as_str(), &String::from_utf8_lossy(value.as_bytes()));
     }
     head.push_str("\r\n");
-    let first = format!("retry: {}\n", retry.as_millis());
-    [head.as_bytes(), &framing.chunk(first.as_bytes())].concat().into()
+    [head.as_bytes(), &framing.chunk(&first_line(retry))].concat().into()
+}
+
+/// The first line of the stream: the pause after which a client that loses it comes back.
+pub(crate) fn first_line(retry: Duration) -> Bytes {
+    format!("retry: {}\n", retry.as_millis()).into()
 }

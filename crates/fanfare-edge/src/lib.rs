@@ -24,7 +24,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fanfare_auth::Access;
 use fanfare_backbone::Backbone;
-use fanfare_http::{Code, Cors, Peer, Problem, REQUEST_ID, Reply, Request, TakeOver, full, options, request_id};
+use fanfare_http::{Code, Cors, Peer, Pipe, Problem, REQUEST_ID, Reply, Request, TakeOver, full, options, request_id};
 use fanfare_protocol::sse::{self, Framing};
 use fanfare_protocol::{Machine, MachineLimits, SHARDS_MAX};
 use http::header::{ACCEPT, ORIGIN};
@@ -254,7 +254,11 @@ impl Edge {
         let address = self.config.trusted_proxies.client(peer.address.ip(), request.headers());
         let id = request_id(request.headers());
         let from_event_source = method == Method::GET && is_event_source(request.headers());
-        let framing = if request.version() == Version::HTTP_10 { Framing::Identity } else { Framing::Chunked };
+        let version = request.version();
+        let framing = match version {
+            Version::HTTP_11 => Framing::Chunked,
+            _ => Framing::Identity, // HTTP/1.0 knows nothing else, and HTTP/2 frames what it carries by itself.
+        };
         let subscription = Subscription::read(request, &self.access, &self.config).await?;
         let mut headers = head::headers();
         headers.insert(REQUEST_ID, id);
@@ -279,9 +283,22 @@ impl Edge {
         self.cors.decorate(origin.as_ref(), &mut headers);
         let Subscription { channels, expires_at, types, naming, heartbeat, start, changes, .. } = subscription;
         let style = Style { framing, naming, heartbeat, types: types.into(), expires_at };
-        let head = head::head(&headers, framing, retry_pause(CloseReason::ClientLeft));
         let hello = Hello { client_id: client_id(), channels: channels.into() };
         let shard = self.next_shard.fetch_add(1, Ordering::Relaxed) % self.shards.len();
+        let retry = retry_pause(CloseReason::ClientLeft);
+        if version == Version::HTTP_2 {
+            let (pipe, body) = Pipe::new();
+            let (wire, head) = (Wire::Body(pipe), head::first_line(retry));
+            let adoption = Adoption { wire, head, style, admission, hello, start, changes };
+            if self.shards[shard].try_send(Command::Adopt(Box::new(adoption))).is_err() {
+                let detail = "this edge has more to do than it can";
+                return Ok(self.refuse(CloseReason::Overloaded, detail, headers, from_event_source));
+            }
+            let mut response = Response::new(body);
+            *response.headers_mut() = headers;
+            return Ok(response.into());
+        }
+        let head = head::head(&headers, framing, retry);
         Ok(Reply::TakeOver(TakeOver::new(move |taken| {
             // What was read ahead is another request: it can't be answered on this connection any more.
             let Ok(socket) = taken.stream.into_std() else { return };

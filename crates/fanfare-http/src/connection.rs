@@ -12,8 +12,9 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
-use bytes::Bytes;
+use bytes::{BufMut, Bytes};
 use futures_util::FutureExt;
+use http::{Method, Version, header::CONTENT_LENGTH};
 use hyper::body::{Frame, Incoming, SizeHint};
 use hyper::server::conn::http1;
 use hyper::service::Service;
@@ -22,13 +23,15 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
 
+use crate::http2::{self, PREFACE};
 use crate::request_id::{REQUEST_ID, request_id};
 use crate::wire::{Phase, Serving, Traffic, Wire};
-use crate::{Body, BodyError, Code, Handler, Peer, Problem, Reply, Request, Response, TakeOver, Taken};
+use crate::{Body, BodyError, Code, Handler, Peer, Problem, Reply, Request, Response, TakeOver, Taken, full};
 
 /// Bytes of a request's head at most: a URL of [`URI_BYTES_MAX`], a cursor, and a proxy's headers and cookies.
-const HEAD_BYTES_MAX: usize = 64 * 1024;
+pub(crate) const HEAD_BYTES_MAX: usize = 64 * 1024;
 
 /// Bytes of a URL at most. Proxies take 8 KiB as a rule; what is longer belongs into a body.
 const URI_BYTES_MAX: usize = 16 * 1024;
@@ -72,15 +75,26 @@ impl Timing {
     }
 }
 
+/// What a connection has of its server.
+#[derive(Clone, Debug)]
+pub(crate) struct Ties {
+    /// No further request is answered.
+    pub(crate) stop: CancellationToken,
+    /// Clients that can be told so should open no more streams here.
+    pub(crate) leave: CancellationToken,
+    /// Where tasks belong.
+    pub(crate) tasks: TaskTracker,
+}
+
 /// Serves a connection to its end.
 pub(crate) fn serve(
     socket: TcpStream,
     peer: Peer,
     handler: Arc<dyn Handler>,
     timing: Timing,
-    stop: CancellationToken,
+    ties: Ties,
 ) -> impl Future<Output = ()> + Send + 'static {
-    let driving = Box::pin(drive(socket, peer, handler, timing, stop));
+    let driving = Box::pin(drive(socket, peer, handler, timing, ties));
     async move {
         let ended = driving.await; // The box is gone after this statement.
         match ended {
@@ -106,23 +120,54 @@ enum Step {
     TakeOver(TakeOver),
 }
 
-async fn drive(
+/// Finds out which HTTP the client speaks, and serves it.
+async fn drive(mut socket: TcpStream, peer: Peer, handler: Arc<dyn Handler>, timing: Timing, ties: Ties) -> Ended {
+    let head_until = Instant::now() + timing.head;
+    let answering = Answering { handler, peer, traffic: Arc::default() };
+    let begin = tokio::select! {
+        () = ties.stop.cancelled() => Ok(Bytes::new()),
+        () = sleep_until(head_until) => return Ended::Cut,
+        begin = read_begin(&mut socket) => begin,
+    };
+    match begin {
+        Ok(begin) if begin == PREFACE[..] => {
+            Box::pin(http2::drive(socket, begin, answering, timing, ties)).await;
+            Ended::Cut
+        }
+        Ok(begin) => Box::pin(drive_http1(socket, begin, answering, timing, head_until, ties.stop)).await,
+        Err(_) => Ended::Cut, // It left without a word.
+    }
+}
+
+/// Reads until the bytes are the preface of HTTP/2, or can't be.
+async fn read_begin(socket: &mut TcpStream) -> std::io::Result<Bytes> {
+    let mut begin = Vec::with_capacity(PREFACE.len());
+    while begin.len() < PREFACE.len() && PREFACE.starts_with(&begin) {
+        let left = PREFACE.len() - begin.len();
+        if socket.read_buf(&mut (&mut begin).limit(left)).await? == 0 {
+            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        }
+    }
+    Ok(begin.into())
+}
+
+async fn drive_http1(
     socket: TcpStream,
-    peer: Peer,
-    handler: Arc<dyn Handler>,
+    begin: Bytes,
+    answering: Answering,
     timing: Timing,
+    head_until: Instant,
     stop: CancellationToken,
 ) -> Ended {
-    let traffic = Arc::new(Traffic::default());
-    let answering = Answering { handler, peer, traffic: traffic.clone() };
+    let (traffic, peer) = (answering.traffic.clone(), answering.peer);
     let mut connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(None) // Ours tells a slow head from an idle connection.
         .max_buf_size(HEAD_BYTES_MAX)
-        .serve_connection(Wire::new(socket, traffic.clone()), answering);
+        .serve_connection(Wire::new(socket, begin, traffic.clone()), answering);
 
     let mut phase = traffic.phase();
-    let mut deadline = pin!(sleep_until(Instant::now() + timing.head));
+    let mut deadline = pin!(sleep_until(head_until));
     let mut stopped = pin!(stop.cancelled());
     let mut stopping = false;
     let step = std::future::poll_fn(|cx| {
@@ -182,10 +227,10 @@ async fn linger(mut socket: TcpStream, time_max: Duration) {
 }
 
 /// The handler, as hyper calls it.
-struct Answering {
+pub(crate) struct Answering {
     handler: Arc<dyn Handler>,
-    peer: Peer,
-    traffic: Arc<Traffic>,
+    pub(crate) peer: Peer,
+    pub(crate) traffic: Arc<Traffic>,
 }
 
 impl Service<Request> for Answering {
@@ -196,22 +241,40 @@ impl Service<Request> for Answering {
     fn call(&self, request: http::Request<Incoming>) -> Self::Future {
         let serving = Serving::begin(self.traffic.clone());
         let (handler, peer) = (self.handler.clone(), self.peer);
+        let http2 = request.version() == Version::HTTP_2;
+        let body_unwanted = http2 && request.method() == Method::HEAD; // With HTTP/1 hyper sees to that.
         Box::pin(async move {
-            let response = match answer(handler, request, peer).await {
+            let mut response = match answer(handler, request, peer).await {
                 Ok(response) => response,
+                Err(_) if http2 => {
+                    tracing::error!("a handler wants the socket of a stream, its request is answered with 500");
+                    Problem::new(Code::Internal, "this can't be had over HTTP/2").into_response()
+                }
                 Err(take_over) => {
-                    serving.0.offer(take_over);
+                    serving.traffic.offer(take_over);
                     // The driver drops this future with everything around it.
                     std::future::pending().await
                 }
             };
+            if body_unwanted {
+                leave_body_out(&mut response);
+            }
+            let serving = serving.answered();
             Ok(response.map(|body| Answer { body, _serving: serving }))
         })
     }
 }
 
+/// The answer to HEAD: what GET would answer, but for the body.
+fn leave_body_out(response: &mut Response) {
+    let body = std::mem::replace(response.body_mut(), full(""));
+    if let Some(len) = hyper::body::Body::size_hint(&body).exact() {
+        response.headers_mut().entry(CONTENT_LENGTH).or_insert(len.into());
+    }
+}
+
 /// A response's body. The request is served when it is written, or given up.
-struct Answer {
+pub(crate) struct Answer {
     body: Body,
     _serving: Serving,
 }
@@ -270,10 +333,9 @@ fn uri_len(uri: &http::Uri) -> usize {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{ReplyFuture, full, text};
+    use crate::{ReplyFuture, text};
     use http::StatusCode;
     use tokio::net::TcpListener;
-    use tokio_util::task::TaskTracker;
 
     const SHORT: Duration = Duration::from_millis(100);
     const LONG: Duration = Duration::from_secs(60);
@@ -290,6 +352,10 @@ mod tests {
         })
     }
 
+    fn untied() -> Ties {
+        Ties { stop: CancellationToken::new(), leave: CancellationToken::new(), tasks: TaskTracker::new() }
+    }
+
     /// A client and the connection that serves it.
     async fn connect(
         timing: Timing,
@@ -299,7 +365,7 @@ mod tests {
         let local = listener.local_addr().expect("bound");
         let client = TcpStream::connect(local).await.expect("listening");
         let (socket, address) = listener.accept().await.expect("connected");
-        let connection = serve(socket, Peer { address, local }, Arc::new(handler), timing, CancellationToken::new());
+        let connection = serve(socket, Peer { address, local }, Arc::new(handler), timing, untied());
         (client, TaskTracker::new().spawn(connection).map(|ended| ended.expect("no panic")))
     }
 
@@ -375,7 +441,7 @@ mod tests {
         let local = listener.local_addr().expect("bound");
         let socket = TcpStream::connect(local).await.expect("listening");
         let peer = Peer { address: local, local };
-        let connection = serve(socket, peer, Arc::new(slow), PATIENT, CancellationToken::new());
+        let connection = serve(socket, peer, Arc::new(slow), PATIENT, untied());
         assert!(size_of_val(&connection) <= 256, "{} bytes", size_of_val(&connection));
     }
 }

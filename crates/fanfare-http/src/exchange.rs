@@ -46,7 +46,8 @@ pub struct Peer {
 pub enum Reply {
     /// A response; the connection goes on afterwards.
     Response(Response),
-    /// The socket itself, please: whoever takes it over writes the response, its head included.
+    /// The socket itself, please: whoever takes it over writes the response, its head included. Not to be had over
+    /// HTTP/2, where others share it: see [`Pipe`](crate::Pipe).
     TakeOver(TakeOver),
 }
 

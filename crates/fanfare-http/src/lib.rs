@@ -2,14 +2,18 @@
 //! how they are read, answers and how they are made.
 //!
 //! The server can give a socket away: a handler that wants to hold a stream for hours replies
-//! [`Reply::TakeOver`] and gets the plain socket, and everything that hyper kept for the connection is freed.
+//! [`Reply::TakeOver`] and gets the plain socket, and everything that hyper kept for the connection is freed. Over
+//! HTTP/2, where a connection has many streams, the same handler answers with the body of a [`Pipe`].
 //! Nothing here knows a channel, an event or a route.
 
 mod exchange; // What a handler gets and gives.
 mod server;
 
 mod connection;
+mod http2;
 mod wire;
+
+mod pipe; // A body that is fed from outside.
 
 mod body;
 mod cors;
@@ -25,6 +29,7 @@ pub use cors::{Cors, LocalHosts, OriginError};
 pub use exchange::{Handler, Peer, Reply, ReplyFuture, Request, TakeOver, Taken};
 pub use hyper::body::Incoming;
 pub use json::{from_json, from_json_object};
+pub use pipe::{Gone, Pipe};
 pub use problem::{Code, Problem};
 pub use proxies::{NetworkError, TrustedProxies, client_network};
 pub use query::{Query, path_segments};

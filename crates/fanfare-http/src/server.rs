@@ -10,7 +10,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use crate::connection::{Timing, serve};
+use crate::connection::{Ties, Timing, serve};
 use crate::{Handler, Peer};
 
 /// Pause after an accept that failed for want of something: descriptors come back when connections end.
@@ -19,11 +19,12 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Time between two log lines about failing accepts.
 const ACCEPT_COMPLAINT_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Serves HTTP/1.1 (and 1.0) in the clear.
+/// Serves HTTP/1.1 (and 1.0) in the clear, and HTTP/2 to clients that begin with its preface.
 #[derive(Clone)]
 pub struct Server {
     handler: Arc<dyn Handler>,
     timing: Timing,
+    leave: Option<CancellationToken>,
 }
 
 impl std::fmt::Debug for Server {
@@ -35,12 +36,18 @@ impl std::fmt::Debug for Server {
 impl Server {
     /// A server that asks `handler`.
     pub fn new(handler: Arc<dyn Handler>) -> Self {
-        Self { handler, timing: Timing::default() }
+        Self { handler, timing: Timing::default(), leave: None }
+    }
+
+    /// Once `leave` is cancelled, the connections that are there are told to open no more streams, as far as their
+    /// HTTP has a word for that (`GOAWAY`); their streams go on. Who comes later is served as ever.
+    pub fn leave_on(self, leave: CancellationToken) -> Self {
+        Self { leave: Some(leave), ..self }
     }
 
     /// Accepts connections until `stop`, then closes the listener and returns. Each connection is a task of
-    /// `connections`; after `stop` it ends its running request, if any, and no further one. The owner waits with
-    /// [`TaskTracker::close`] and [`TaskTracker::wait`], as long as it likes.
+    /// `connections`, and so is each stream of HTTP/2; after `stop` what runs is answered, and nothing further. The
+    /// owner waits with [`TaskTracker::close`] and [`TaskTracker::wait`], as long as it likes.
     pub async fn serve(self, listener: TcpListener, stop: CancellationToken, connections: TaskTracker) {
         let mut complaint = Complaint::default();
         loop {
@@ -52,7 +59,10 @@ impl Server {
             match accepted {
                 Ok((socket, address)) => {
                     if let Some(peer) = prepare(&socket, address) {
-                        connections.spawn(serve(socket, peer, self.handler.clone(), self.timing, stop.clone()));
+                        let leave = self.leave.as_ref().filter(|leave| !leave.is_cancelled()).unwrap_or(&stop);
+                        let (stop, leave, tasks) = (stop.clone(), leave.clone(), connections.clone());
+                        let ties = Ties { stop, leave, tasks };
+                        connections.spawn(serve(socket, peer, self.handler.clone(), self.timing, ties));
                     }
                 }
                 Err(error) if of_one_connection(&error) => {}

@@ -6,14 +6,15 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
 use std::task::{Context, Poll};
 
+use bytes::{Buf, Bytes};
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
 use tokio::net::TcpStream;
 
 use crate::TakeOver;
 
-/// What the connection's driver, its socket and its service know of each other. They all run in one task; the
-/// atomics are for the compiler.
+/// What the connection's driver, its socket and its service know of each other. With HTTP/1 they all run in one task,
+/// and the atomics are for the compiler.
 #[derive(Debug, Default)]
 pub(crate) struct Traffic {
     /// Reads that brought something.
@@ -27,6 +28,9 @@ pub(crate) struct Traffic {
     /// Requests that are being answered, until the end of the response's body.
     serving: AtomicU32,
     served: AtomicU64,
+    /// Requests that got an answer, and those that their client gave up before.
+    answered: AtomicU64,
+    given_up: AtomicU64,
     take_over: Mutex<Option<TakeOver>>,
 }
 
@@ -58,6 +62,22 @@ impl Traffic {
         }
     }
 
+    /// The same where requests come side by side: each of them may be slow, and none is awaited.
+    pub(crate) fn phase_of_streams(&self) -> Phase {
+        if self.dirty.load(Relaxed) {
+            Phase::Blocked(self.written.load(Relaxed))
+        } else if self.serving.load(Relaxed) > 0 {
+            Phase::Serving
+        } else {
+            Phase::Idle(self.served.load(Relaxed))
+        }
+    }
+
+    /// Whether requests were given up more often than answered, and by so many.
+    pub(crate) fn given_up_too_often(&self, excess_max: u64) -> bool {
+        self.given_up.load(Relaxed) > self.answered.load(Relaxed) + excess_max
+    }
+
     /// Asks for the socket to be given away.
     pub(crate) fn offer(&self, take_over: TakeOver) {
         *self.slot() = Some(take_over);
@@ -75,18 +95,29 @@ impl Traffic {
 
 /// As long as it lives, a request is being answered.
 #[derive(Debug)]
-pub(crate) struct Serving(pub(crate) Arc<Traffic>);
+pub(crate) struct Serving {
+    pub(crate) traffic: Arc<Traffic>,
+    answered: bool,
+}
 
 impl Serving {
     pub(crate) fn begin(traffic: Arc<Traffic>) -> Self {
         traffic.serving.fetch_add(1, Relaxed);
-        Self(traffic)
+        Self { traffic, answered: false }
+    }
+
+    /// The answer is there, and goes out.
+    pub(crate) fn answered(mut self) -> Self {
+        self.answered = true;
+        self.traffic.answered.fetch_add(1, Relaxed);
+        self
     }
 }
 
 impl Drop for Serving {
     fn drop(&mut self) {
-        let traffic = &self.0;
+        let traffic = &self.traffic;
+        traffic.given_up.fetch_add(u64::from(!self.answered), Relaxed);
         traffic.reads_before.store(traffic.reads.load(Relaxed), Relaxed);
         traffic.served.fetch_add(1, Relaxed);
         traffic.serving.fetch_sub(1, Relaxed);
@@ -97,12 +128,21 @@ impl Drop for Serving {
 #[derive(Debug)]
 pub(crate) struct Wire {
     socket: TokioIo<TcpStream>,
+    /// What was read before hyper came, to tell which HTTP this is.
+    begin: Bytes,
+    gathers: bool,
     traffic: Arc<Traffic>,
 }
 
 impl Wire {
-    pub(crate) fn new(socket: TcpStream, traffic: Arc<Traffic>) -> Self {
-        Self { socket: TokioIo::new(socket), traffic }
+    pub(crate) fn new(socket: TcpStream, begin: Bytes, traffic: Arc<Traffic>) -> Self {
+        Self { socket: TokioIo::new(socket), begin, gathers: false, traffic }
+    }
+
+    /// Has small pieces gathered before they are written: an event to many streams of one connection is many small
+    /// frames, and h2 else writes each by itself (from 256 bytes on, where slices can be written; from 1 KiB where not).
+    pub(crate) fn gathering(self) -> Self {
+        Self { gathers: true, ..self }
     }
 
     pub(crate) fn into_socket(self) -> TcpStream {
@@ -118,7 +158,14 @@ impl Wire {
 }
 
 impl Read for Wire {
-    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, into: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+    fn poll_read(mut self: Pin<&mut Self>, cx: &mut Context<'_>, mut into: ReadBufCursor<'_>) -> Poll<io::Result<()>> {
+        if !self.begin.is_empty() {
+            let count = self.begin.len().min(into.remaining());
+            into.put_slice(&self.begin[..count]);
+            self.begin.advance(count);
+            self.traffic.reads.fetch_add(1, Relaxed);
+            return Poll::Ready(Ok(()));
+        }
         let result = Pin::new(&mut self.socket).poll_read(cx, into);
         if result.is_ready() {
             self.traffic.reads.fetch_add(1, Relaxed);
@@ -145,7 +192,7 @@ impl Write for Wire {
     }
 
     fn is_write_vectored(&self) -> bool {
-        self.socket.is_write_vectored()
+        !self.gathers && self.socket.is_write_vectored()
     }
 
     fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {

@@ -21,6 +21,8 @@ const STOP_TIMEOUT: Duration = if cfg!(test) { Duration::from_millis(50) } else 
 pub(crate) struct Lifecycle {
     /// Not ready any more.
     drain: CancellationToken,
+    /// The goodbyes begin.
+    leave: CancellationToken,
     /// Services end.
     stop: CancellationToken,
     services: TaskTracker,
@@ -50,6 +52,11 @@ impl Lifecycle {
     /// Cancelled when the process is on its way out.
     pub(crate) fn draining(&self) -> &CancellationToken {
         &self.drain
+    }
+
+    /// Cancelled when the goodbyes begin: what can be told to, should ask elsewhere from now on.
+    pub(crate) fn leaving(&self) -> &CancellationToken {
+        &self.leave
     }
 
     /// Cancelled when services are to end.
@@ -95,6 +102,7 @@ impl Lifecycle {
     async fn shut_down(&self, drained: &impl Drained, times: DrainTimes) {
         self.drain.cancel(); // Not ready any more. Who still comes is served until the goodbyes begin.
         sleep(times.delay).await;
+        self.leave.cancel();
         drained.drain(times.window).await; // Whoever is left is cut off below.
         self.stop.cancel(); // Listeners close; running requests are answered.
         self.connections.close();

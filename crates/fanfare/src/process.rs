@@ -46,7 +46,8 @@ pub(crate) fn drain_times(config: &Config) -> DrainTimes {
 
 /// Answers what comes to a listener, until services are to end.
 pub(crate) fn serve(lifecycle: &Lifecycle, name: &'static str, listener: TcpListener, handler: Arc<dyn Handler>) {
-    let accepting = Server::new(handler).serve(listener, lifecycle.stopping().clone(), lifecycle.connections().clone());
+    let server = Server::new(handler).leave_on(lifecycle.leaving().clone());
+    let accepting = server.serve(listener, lifecycle.stopping().clone(), lifecycle.connections().clone());
     lifecycle.spawn_service(name, accepting);
 }
 

@@ -74,6 +74,23 @@ impl Backlog {
         Ok(total)
     }
 
+    /// Hands frames over, whole, until it is empty or no more is taken. Answers how many bytes went.
+    ///
+    /// # Errors
+    /// Those of `take`.
+    pub(super) fn hand_over<E>(&mut self, mut take: impl FnMut(&Bytes) -> Result<bool, E>) -> Result<usize, E> {
+        let mut total = 0;
+        while let Some(first) = self.frames.front() {
+            if !take(first)? {
+                return Ok(total);
+            }
+            total += first.len();
+            self.advance(first.len());
+        }
+        self.frames = VecDeque::new();
+        Ok(total)
+    }
+
     fn advance(&mut self, mut written: usize) {
         self.bytes -= written;
         while let Some(first) = self.frames.front_mut() {

@@ -7,6 +7,7 @@
 mod backlog; // Bytes that wait.
 mod connection; // An open stream.
 mod lifetime; // How long it may live.
+mod ready; // Bodies that are to be looked at.
 mod sockets; // What the machine writes to.
 mod wheel; // When each is looked at.
 mod wire; // What bytes leave through.
@@ -33,6 +34,7 @@ use crate::since_1970;
 use crate::stream::Stream;
 use connection::{Connection, Phase};
 pub(crate) use connection::{Heartbeat, Hello, OwnBeat, Style};
+use ready::Ready;
 use sockets::{OwnData, Sockets};
 pub(crate) use wheel::Visit;
 use wheel::Wheel;
@@ -89,7 +91,7 @@ pub(crate) struct ShardParts {
     pub(crate) config: Arc<EdgeConfig>,
     pub(crate) machine: Machine,
     pub(crate) feeds: Vec<FeedPort>,
-    /// Rung when something waits in a stream.
+    /// Rung when something waits in a stream, or a body is ready.
     pub(crate) bell: Arc<Notify>,
     pub(crate) commands: mpsc::Receiver<Command>,
     pub(crate) registry: Arc<Registry>,
@@ -106,6 +108,7 @@ pub(crate) struct Shard {
     registry: Arc<Registry>,
     metrics: Arc<EdgeMetrics>,
     poll: AsyncFd<Poll>,
+    ready: Arc<Ready>,
     sockets: Sockets,
     tick: Duration,
     generations: u32,
@@ -143,6 +146,7 @@ impl Shard {
             Sockets::new(poll.registry().try_clone()?, Wheel::new(reach), metrics.clone(), config.backlog_bytes_max);
         Ok(Self {
             poll: watch(poll)?,
+            ready: Ready::new(bell.clone()),
             waiting: feeds.iter().map(|_| VecDeque::new()).collect(),
             index,
             config,
@@ -179,7 +183,10 @@ impl Shard {
                 _ = tick.tick() => Step::Tick,
             };
             match step {
-                Step::Deliver => self.deliver(),
+                Step::Deliver => {
+                    self.look_at_bodies();
+                    self.deliver();
+                }
                 Step::Apply(Command::Adopt(adoption)) => self.adopt(*adoption),
                 Step::Apply(Command::Close(visit, reason)) => self.close(visit, reason),
                 Step::Apply(Command::Drain(window, done)) => self.begin_drain(window, done),
@@ -218,11 +225,11 @@ impl Shard {
         let Adoption { mut wire, head, style, admission, hello, start, changes } = adoption;
         let entry = self.sockets.connections.vacant_entry();
         let key = entry.key() as ConnectionKey;
-        if wire.watch(&self.sockets.registry, key).is_err() {
-            return; // It is closed; the client comes back.
-        }
         self.generations = self.generations.wrapping_add(1);
         let visit = Visit { key, generation: self.generations };
+        if wire.watch(&self.sockets.registry, &self.ready, visit).is_err() {
+            return; // It is closed; the client comes back.
+        }
         let connection = Connection::new(wire, visit.generation, style, admission, hello, self.sockets.wheel.now());
         let connection = entry.insert(connection);
         self.registry.follow(&connection.channels);
@@ -257,6 +264,21 @@ impl Shard {
             }
             if events.iter().count() < events.capacity() {
                 return;
+            }
+        }
+    }
+
+    /// Bodies that take bytes again, or whose client has left.
+    fn look_at_bodies(&mut self) {
+        for visit in self.ready.take() {
+            let Some(connection) = self.sockets.connections.get_mut(visit.key as usize) else { continue };
+            if connection.generation != visit.generation {
+                continue;
+            }
+            if connection.wire.drain_input() {
+                self.sockets.flush(visit.key);
+            } else {
+                self.sockets.ended.push((visit.key, CloseReason::ClientLeft));
             }
         }
     }
@@ -335,10 +357,11 @@ impl Shard {
             self.end(key, reason);
         }
         while let Some(key) = self.sockets.drained.pop() {
-            match self.sockets.connections.get(key as usize).map(|connection| connection.phase) {
-                Some(Phase::Open) => self.machine.resume(key),
-                Some(Phase::Closing(_)) => self.remove(key),
-                Some(Phase::CutOff) | None => {}
+            let Some(connection) = self.sockets.connections.get_mut(key as usize) else { continue };
+            match connection.phase {
+                Phase::Open => self.machine.resume(key),
+                Phase::Closing(_) if connection.wire.finish() => self.remove(key),
+                Phase::Closing(_) | Phase::CutOff => {}
             }
         }
         for feed in &self.feeds {

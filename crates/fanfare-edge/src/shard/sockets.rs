@@ -190,7 +190,11 @@ impl Sockets {
             connection.send(&[], &last)
         };
         self.sent(key, written, before, self.backlog_bytes_max);
-        written != Written::Waiting
+        match written {
+            Written::Sent => self.connections[key as usize].wire.finish(),
+            Written::Waiting => false,
+            Written::Broken => true,
+        }
     }
 
     /// What follows from a write: a backlog is watched, and one that is too large ends the connection.

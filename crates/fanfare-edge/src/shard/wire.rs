@@ -2,14 +2,18 @@
 //! are taken, or wait, or a connection that is gone.
 
 use std::io::{self, IoSlice, Read, Write};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use fanfare_http::{Gone, Pipe};
 use fanfare_protocol::ConnectionKey;
 use mio::net::TcpStream;
 use mio::{Interest, Registry, Token};
 
 use super::backlog::Backlog;
+use super::ready::Ready;
+use super::wheel::Visit;
 
 /// Unacknowledged bytes or an unanswered keepalive for so long mean that the peer is gone.
 const PEER_TIMEOUT: Duration = Duration::from_secs(30);
@@ -23,6 +27,8 @@ const INPUT_BYTES_MAX: u32 = 64 * 1024;
 pub(crate) enum Wire {
     /// HTTP/1.1 and 1.0: the socket, which carries nothing else any more.
     Socket(Socket),
+    /// HTTP/2: the body of one stream among others. It takes a frame whole or not at all.
+    Body(Pipe),
 }
 
 /// A socket that HTTP has let go of.
@@ -50,9 +56,13 @@ impl Wire {
     ///
     /// # Errors
     /// It can't be watched.
-    pub(super) fn watch(&mut self, registry: &Registry, key: ConnectionKey) -> io::Result<()> {
+    pub(super) fn watch(&mut self, registry: &Registry, ready: &Arc<Ready>, visit: Visit) -> io::Result<()> {
         match self {
-            Self::Socket(socket) => registry.register(&mut socket.stream, Token(key as usize), Interest::READABLE),
+            Self::Socket(socket) => registry.register(&mut socket.stream, token(visit.key), Interest::READABLE),
+            Self::Body(pipe) => {
+                pipe.watch(ready.waker(visit));
+                Ok(())
+            }
         }
     }
 
@@ -61,8 +71,9 @@ impl Wire {
         match self {
             Self::Socket(socket) => {
                 let interest = if wanted { Interest::READABLE | Interest::WRITABLE } else { Interest::READABLE };
-                registry.reregister(&mut socket.stream, Token(key as usize), interest).is_ok() && wanted
+                registry.reregister(&mut socket.stream, token(key), interest).is_ok() && wanted
             }
+            Self::Body(_) => wanted, // Whoever was refused is told.
         }
     }
 
@@ -70,6 +81,7 @@ impl Wire {
     pub(super) fn unwatch(&mut self, registry: &Registry) {
         match self {
             Self::Socket(socket) => _ = registry.deregister(&mut socket.stream),
+            Self::Body(_) => {}
         }
     }
 
@@ -90,6 +102,11 @@ impl Wire {
                     written => return written,
                 }
             },
+            Self::Body(pipe) => match pipe.push(head, rest) {
+                Ok(true) => Ok(head.len() + rest.len()),
+                Ok(false) => Err(io::ErrorKind::WouldBlock.into()),
+                Err(Gone) => Err(io::ErrorKind::BrokenPipe.into()),
+            },
         }
     }
 
@@ -100,22 +117,43 @@ impl Wire {
     pub(super) fn flush(&mut self, backlog: &mut Backlog) -> io::Result<usize> {
         match self {
             Self::Socket(socket) => backlog.flush(&mut socket.stream),
+            Self::Body(pipe) => {
+                backlog.hand_over(|frame| pipe.push(&[], frame)).map_err(|Gone| io::ErrorKind::BrokenPipe.into())
+            }
         }
     }
 
-    /// Reads and drops what the client says. Answers whether it is still there.
+    /// Reads and drops what the client says, as far as that comes here. Answers whether it is still there.
     pub(super) fn drain_input(&mut self) -> bool {
         match self {
             Self::Socket(socket) => socket.drain_input(),
+            Self::Body(pipe) => !pipe.is_gone(),
         }
     }
 
-    /// A reader that stands still gets no more time, and the kernel its memory back.
+    /// Nothing more will be written. Answers whether the rest needs nobody: the kernel sees a socket's last bytes out,
+    /// but a body that isn't read would stay for ever, so it is kept until it has been.
+    pub(super) fn finish(&mut self) -> bool {
+        match self {
+            Self::Socket(_) => true,
+            Self::Body(pipe) => {
+                pipe.finish();
+                pipe.is_gone()
+            }
+        }
+    }
+
+    /// A reader that stands still gets no more time, and whoever keeps bytes for it their memory back.
     pub(super) fn cut(&mut self) {
         match self {
             Self::Socket(socket) => _ = socket2::SockRef::from(&socket.stream).set_linger(Some(Duration::ZERO)),
+            Self::Body(pipe) => pipe.cut(),
         }
     }
+}
+
+fn token(key: ConnectionKey) -> Token {
+    Token(key as usize)
 }
 
 impl Socket {
