@@ -14,6 +14,7 @@ use crate::cuts::CutAt;
 use crate::endpoint::Endpoint;
 use crate::http::{Head, Part, Response};
 use crate::report::record;
+use crate::request::request;
 use crate::traffic::Kind;
 
 /// Bytes of an event at most.
@@ -112,7 +113,8 @@ impl Client {
             shared.counts.resumes += 1;
         }
         self.decoder.reconnect();
-        let request = shared.checker.request(&self.seen, endpoint, shared.secret.as_ref(), sent_id.as_deref());
+        let traffic = &shared.checker.traffic;
+        let request = request(traffic, self.number, endpoint, shared.secret.as_ref(), sent_id.as_deref());
         self.link = Some(Link {
             stream,
             stage: Stage::Connecting(request),

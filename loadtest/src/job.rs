@@ -383,8 +383,8 @@ impl Course<'_> {
         (report.deliveries, report.foreign, report.expected) = (checker.deliveries, checker.foreign, checker.expected);
         report.partitions = checker.partitions();
         (report.gaps, report.excused) = (checker.gaps, checker.excused);
-        let (faults, first) = checker.faults();
-        (report.faults, report.first_faults) = (faults.clone(), first.to_vec());
+        let faults = checker.faults();
+        (report.faults, report.first_faults) = (faults.counts.clone(), faults.first.clone());
         if report.busiest_second > BUSY_MAX {
             let share = report.busiest_second * 100.0;
             let warning = format!("the swarm's thread was busy for {share:.0} % of a second: it may be the bottleneck");

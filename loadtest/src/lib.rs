@@ -12,11 +12,12 @@ mod endpoint;
 pub mod http;
 mod job; // What is asked for, and the course of a run.
 mod ledger; // What was published, as the server answered.
-mod machine;
+mod machine; // What this machine allows, and what is used of it.
 mod publish; // Says it, over a few keep-alive connections.
 mod report;
+mod request;
 mod swarm; // All connections on one epoll set.
-mod traffic; // Who follows what, and what is published when. // What this machine allows, and what is used of it.
+mod traffic; // Who follows what, and what is published when.
 
 pub use check::{Fault, FaultKind};
 pub use cuts::CutOptions;
