@@ -69,8 +69,8 @@ pub(super) struct Attempt {
     pub(super) start: Position,
     /// Where the partition stood at the cut: replay goes up to here, `buffer` from here on.
     pub(super) cut: Position,
-    /// To be told before anything else.
-    pub(super) gap: Option<GapReason>,
+    /// To be told before anything else, and the position after which something may be missing.
+    pub(super) gap: Option<(GapReason, Position)>,
     /// Newest events are read, and the cursor begins below the oldest of them.
     pub(super) newest: bool,
     pub(super) chains: Vec<Chain>,

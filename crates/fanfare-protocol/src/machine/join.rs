@@ -131,13 +131,15 @@ impl Machine {
                 (marker.base, Some(GapReason::Lost))
             }
         };
+        // What it had not heard yet may be lost, also where the new epoch knows of nothing before its own beginning.
+        let from = follow.point.map_or(start, |own| own.pos.min(start));
         let mut attempt = Attempt {
             tag,
             connection: cut.connection,
             epoch: now.epoch,
             start,
             cut: now.pos,
-            gap,
+            gap: gap.map(|reason| (reason, from)),
             newest: fresh && join.replay > 0,
             chains: Vec::new(),
             reads: 0,
@@ -303,10 +305,10 @@ impl Machine {
                 Frame::Event(event) => outlet.event(key, epoch, event, Replayed::Replay, id),
             }
         };
-        if let Some(reason) = epoch_gap {
+        if let Some((reason, from)) = epoch_gap {
             let seats = &connection.follow(partition).expect("who joins follows").seats;
             let channels = seats.iter().map(|seat| part.channels[seat.channel as usize].name.clone()).collect();
-            let gap = Gap { channels, reason, from: start, to: cut };
+            let gap = Gap { channels, reason, from, to: cut };
             let point = Point { epoch, pos: if on(Rule::GapId) { start } else { cut } };
             tell(connection, Some(point), Frame::Gap(&gap));
         }

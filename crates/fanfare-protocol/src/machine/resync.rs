@@ -207,7 +207,9 @@ impl Machine {
             let pos = if follows_on { own.pos.min(marker.base) } else { marker.base };
             follow.point = Some(Point { epoch: marker.epoch, pos });
             let names = follow.seats.iter().map(|seat| part.channels[seat.channel as usize].name.clone());
-            let gap = Gap { channels: names.collect(), reason: GapReason::Lost, from: pos, to: marker.last };
+            // What it had not heard yet may be lost, also where the new epoch knows of nothing before its own beginning.
+            let from = own.pos.min(pos);
+            let gap = Gap { channels: names.collect(), reason: GapReason::Lost, from, to: marker.last };
             let id = Id { partitions: *partitions, first: partition, connection, heads };
             outlet.gap(key as u32, &gap, id);
         }

@@ -243,9 +243,14 @@ impl Check {
         let outside_from = |epoch: Epoch, from: Position| !self.in_lineage(epoch, index) || entry.point.pos <= from;
         match (told.gap.reason, after) {
             (GapReason::Expired, _) => within,
-            (GapReason::Lost, Some(after)) if before.is_some_and(|before| before.epoch != after.epoch) => {
-                // What the new epoch has taken itself must come.
-                entry.point.epoch != after.epoch && outside_from(after.epoch, told.gap.from)
+            (GapReason::Lost, Some(after))
+                if let Some(before) = before.filter(|before| before.epoch != after.epoch) =>
+            {
+                // What the new epoch has taken itself must come. What of the old one does not, though the client's cursor
+                // (not all are genuine) stands before it, is after `from`.
+                let lacks = self.in_lineage(before.epoch, index) && before.pos < entry.point.pos;
+                let covered = !lacks || told.gap.from < entry.point.pos;
+                entry.point.epoch != after.epoch && outside_from(after.epoch, after.pos) && covered
             }
             (GapReason::Lost, _) => within,
             (GapReason::UnknownCursor, Some(after)) => outside_from(after.epoch, after.pos),

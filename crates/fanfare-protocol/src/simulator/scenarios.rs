@@ -234,6 +234,32 @@ fn a_confirmation_counts_only_when_no_other_is_outstanding() {
     assert_eq!(story(&[Rule::Count]), 1, "it is not subscribed then");
 }
 
+/// The server lost everything: its new epoch begins at 100 and knows of nothing before, but what stood between 10 and
+/// there may be gone.
+#[test]
+fn what_may_be_lost_with_an_epoch_begins_where_the_client_stands() {
+    let epoch = Epoch::parse("fedcba").expect("valid");
+    let cut = |stage: &mut Stage| {
+        let (base, last, floor) = (Position(100), Position(110), Position(100));
+        let lasts = vec![(channel("x"), None)];
+        let marker = Arc::new(Marker { nonce: 1, epoch, previous: None, base, last, floor, lasts });
+        let ack = stage.take().number;
+        stage.deliver(Delivery::Cut(Cut { marker, ack, connection: 2 }));
+    };
+    let mut stage = live();
+    stage.deliver(Delivery::Break);
+    cut(&mut stage);
+    let tag = stage.take().reads[0].tag;
+    let lasts = Answer::Lasts(vec![(channel("x"), None)], Position(100), Some(epoch));
+    stage.deliver(Delivery::Answer(tag, lasts));
+    assert_eq!(stage.sent(), ["gap lost from 10 to 110"], "one that is there");
+
+    let mut stage = Stage::new(ample());
+    stage.join(0, &["x"], Start::Cursor(crate::Cursor::parse("abcdef-20").expect("valid")));
+    cut(&mut stage);
+    assert_eq!(stage.sent(), ["connected at 20", "gap lost from 20 to 110"], "one that comes back");
+}
+
 #[test]
 fn a_gap_is_told_before_the_cursor_enters_it() {
     let mut limits = ample();
