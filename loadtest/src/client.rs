@@ -255,7 +255,7 @@ impl Client {
                 link.is_connected = true;
                 checker.connected(&mut self.seen, message, link.sent_id.as_deref());
             }
-            "gap" => checker.gap(&mut self.seen, message),
+            "gap" => checker.gap(&mut self.seen, message, now),
             "closing" => {
                 let reason = serde_json::from_str::<Closing>(&message.data).map(|closing| closing.reason);
                 *shared.counts.closings.entry(reason.unwrap_or_default()).or_default() += 1;
@@ -265,7 +265,7 @@ impl Client {
                 checker.fault(FaultKind::BadStream, self.number, "-", "connected before events", &*message.id);
             }
             _ => {
-                let Some((kind, due)) = checker.event(&mut self.seen, message) else { return };
+                let Some((kind, due)) = checker.event(&mut self.seen, message, now) else { return };
                 if link.sent_id.is_some() && due < link.opened {
                     shared.counts.replayed += 1;
                 } else {

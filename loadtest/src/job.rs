@@ -3,7 +3,7 @@
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread;
+use std::thread::{self, ScopedJoinHandle};
 use std::time::{Duration, Instant};
 
 use fanfare_auth::Secrets;
@@ -19,6 +19,7 @@ use crate::publish::{Plan, Published, publish};
 use crate::report::{Latency, Report};
 use crate::swarm::Swarm;
 use crate::traffic::{Mix, SHARED_PER_CLIENT, Traffic};
+use crate::trouble::{RollCall, Trouble};
 
 /// Longest pause between two looks at the clock.
 const TICK: Duration = Duration::from_millis(20);
@@ -32,6 +33,9 @@ const LATENESS_MAX_MS: f64 = 50.0;
 
 /// Broadcasts a second at most while clients are being cut off: those that are away must find all in history.
 const BROADCASTS_WITH_CUTS_MAX: f64 = 10.0;
+
+/// What makes trouble, until it returns.
+type MakeTrouble<'a> = Box<dyn FnOnce() -> io::Result<()> + Send + 'a>;
 
 /// A run: who listens, what is published, who is cut off.
 #[derive(Clone, Debug)]
@@ -140,6 +144,19 @@ impl Job {
     /// # Errors
     /// Where it can't begin. What goes wrong later is in the report.
     pub fn run(&self) -> Result<Report, RunError> {
+        self.run_with(None)
+    }
+
+    /// The same, with trouble: it begins when publishing does, on a thread of its own, and is over when it returns. An
+    /// error of it is a fault of the run. How everybody gets over it is in the report, as its `recovery`.
+    ///
+    /// # Errors
+    /// Where it can't begin. What goes wrong later is in the report.
+    pub fn run_through(&self, trouble: impl FnOnce() -> io::Result<()> + Send) -> Result<Report, RunError> {
+        self.run_with(Some(Box::new(trouble)))
+    }
+
+    fn run_with(&self, trouble: Option<MakeTrouble<'_>>) -> Result<Report, RunError> {
         if self.edges.is_empty() {
             return Err(RunError::NoEdge);
         }
@@ -154,7 +171,8 @@ impl Job {
         let run_began = Instant::now();
         // Of time, not of the seed: events of an earlier run with this seed may still be in history.
         let run = fastrand::u64(..);
-        let checker = Checker::new(traffic.clone(), run, self.allow_gaps);
+        let mut checker = Checker::new(traffic.clone(), run, self.allow_gaps);
+        checker.roll_call = trouble.as_ref().map(|_| RollCall::new(self.clients));
         let mut course = Course {
             job: self,
             swarm: Swarm::new(&self.edges, &traffic, checker, self.secret.clone(), run_began)?,
@@ -170,7 +188,7 @@ impl Job {
                 ..Report::default()
             },
         };
-        course.run()?;
+        course.run(trouble)?;
         Ok(course.report)
     }
 
@@ -220,11 +238,11 @@ struct Course<'a> {
 }
 
 impl Course<'_> {
-    fn run(&mut self) -> io::Result<()> {
+    fn run(&mut self, trouble: Option<MakeTrouble<'_>>) -> io::Result<()> {
         let own_pid = std::process::id();
         if self.connect()? {
             let (own, server) = (cpu_seconds(own_pid), self.job.server_cpu());
-            let published = self.publish()?;
+            let (published, trouble) = self.publish(trouble)?;
             self.report.server_resident_bytes = sum(&self.job.server_pids, resident_bytes);
             self.drain(&published.ledger)?;
             let spent = |before: Option<f64>, after: Option<f64>| Some(after? - before?);
@@ -232,6 +250,9 @@ impl Course<'_> {
             self.report.server_cpu_seconds = spent(server, self.job.server_cpu());
             self.swarm.judge(&published.ledger);
             self.take(published);
+            if let Some(trouble) = trouble {
+                self.take_trouble(&trouble);
+            }
         }
         self.swarm.close_all();
         self.bar.finish_and_clear();
@@ -265,8 +286,8 @@ impl Course<'_> {
         Ok(true)
     }
 
-    /// Turns the swarm while publishers work through the schedule, and cuts clients off.
-    fn publish(&mut self) -> io::Result<Published> {
+    /// Turns the swarm while publishers work through the schedule and trouble is made, and cuts clients off.
+    fn publish(&mut self, trouble: Option<MakeTrouble<'_>>) -> io::Result<(Published, Option<Trouble>)> {
         let (count, stop) = (AtomicU64::new(0), AtomicBool::new(false));
         let start = Instant::now() + Duration::from_millis(100);
         self.swarm.start_measuring();
@@ -288,12 +309,14 @@ impl Course<'_> {
         let mut published = Published::new(traffic.channels());
         // A server that can't take the rate is given as long again, and the grace.
         let deadline = start + self.job.duration * 2 + self.job.grace;
-        thread::scope(|scope| {
+        let mut trouble = thread::scope(|scope| {
             let plan = &plan;
+            let trouble = trouble.map(|make| scope.spawn(|| Trouble::make(*plan, make)));
+            let is_over = || trouble.as_ref().is_none_or(ScopedJoinHandle::is_finished);
             let publishers = (0..plan.publishers).map(|number| scope.spawn(move || publish(plan, number)));
             let publishers = publishers.collect::<Vec<_>>();
             let mut result = Ok(());
-            while result.is_ok() && !publishers.iter().all(|publisher| publisher.is_finished()) {
+            while result.is_ok() && !(is_over() && publishers.iter().all(ScopedJoinHandle::is_finished)) {
                 self.swarm.cut_due(start.elapsed());
                 result = self.swarm.turn(&mut self.events, TICK);
                 self.bar.set_position(count.load(Ordering::Relaxed));
@@ -309,11 +332,15 @@ impl Course<'_> {
             for publisher in publishers {
                 published.merge(publisher.join().expect("a publisher does not panic"));
             }
-            result
+            let trouble = trouble.map(Trouble::join);
+            result.map(|()| trouble)
         })?;
         self.report.publish_seconds = start.elapsed().as_secs_f64();
         self.report.busiest_second = self.swarm.busiest_second();
-        Ok(published)
+        if let Some(trouble) = &mut trouble {
+            published.merge(std::mem::replace(&mut trouble.published, Published::new(0)));
+        }
+        Ok((published, trouble))
     }
 
     /// Until everybody is back and has everything, or the grace is over; then a little longer.
@@ -351,6 +378,9 @@ impl Course<'_> {
         report.acknowledged = published.acknowledged;
         report.publish_failed = published.failed;
         report.publish_repeated = published.repeated;
+        report.publish_refusals = published.refusals;
+        report.publish_unanswered = published.unanswered;
+        report.slowest_answer_seconds = published.slowest.as_secs_f64();
         report.publish = Latency::of(&published.answered);
         report.lateness = Latency::of(&published.late);
         if published.failed > 0 {
@@ -366,6 +396,14 @@ impl Course<'_> {
         report.publish_failures = published.failures;
         for fault in published.faults {
             self.swarm.checker().add(fault);
+        }
+    }
+
+    fn take_trouble(&mut self, trouble: &Trouble) {
+        let roll_call = self.swarm.checker().roll_call.as_ref();
+        self.report.recovery = Some(trouble.recovery(roll_call.and_then(RollCall::caught_up)));
+        if let Some(error) = &trouble.failed {
+            self.unfinished(FaultKind::Unfinished, "trouble as it was meant".to_owned(), error.to_string());
         }
     }
 

@@ -18,6 +18,7 @@ mod report;
 mod request;
 mod swarm; // All connections on one epoll set.
 mod traffic; // Who follows what, and what is published when.
+mod trouble; // How everybody gets over it.
 
 pub use check::{Fault, FaultKind};
 pub use cuts::CutOptions;
@@ -25,3 +26,4 @@ pub use endpoint::{Endpoint, EndpointError};
 pub use job::{Job, RunError};
 pub use machine::{CLIENTS_MAX, cpu_seconds, raise_descriptor_limit};
 pub use report::{Latency, Report};
+pub use trouble::Recovery;

@@ -1,6 +1,7 @@
 //! `fanfare-loadtest`: thousands of clients against a running deployment, and every delivery checked.
 
-use std::process::ExitCode;
+use std::io;
+use std::process::{Command, ExitCode};
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
@@ -78,6 +79,10 @@ struct Common {
     /// Publishes with idempotency keys, each event again until it is answered with 200.
     #[arg(long)]
     repeat: bool,
+    /// Makes trouble: a shell command, started when events begin to flow; when it ends, the trouble is over, and the time
+    /// until everybody is caught up is told.
+    #[arg(long, value_name = "COMMAND")]
+    disturb: Option<String>,
     /// A process of the server, whose CPU time is told; several where there are several.
     #[arg(long = "server-pid")]
     server_pids: Vec<u32>,
@@ -108,22 +113,24 @@ impl Common {
 }
 
 fn main() -> ExitCode {
-    let (job, json) = match Cli::parse().scenario {
-        Scenario::Mixed(common) => {
-            let (json, edge) = (common.json, common.urls[0].clone());
-            (common.job(Job::mixed(edge)), json)
-        }
+    let (mut job, common) = match Cli::parse().scenario {
+        Scenario::Mixed(common) => (Job::mixed(common.urls[0].clone()), common),
         Scenario::Cuts { cuts, away, common } => {
-            let (json, edge) = (common.json, common.urls[0].clone());
-            let mut job = common.job(Job::cuts(edge, cuts));
+            let mut job = Job::cuts(common.urls[0].clone(), cuts);
             job.cuts = Some(CutOptions { cuts, away_max: away });
-            (job, json)
+            (job, common)
         }
     };
+    let (json, disturb) = (common.json, common.disturb.clone());
+    job = common.job(job);
     if let Ok(allowed) = raise_descriptor_limit() {
         eprintln!("this process may have {allowed} clients; seed {}", job.seed);
     }
-    match job.run() {
+    let report = match disturb {
+        None => job.run(),
+        Some(command) => job.run_through(move || run(&command)),
+    };
+    match report {
         Ok(report) => {
             if json {
                 println!("{}", serde_json::to_string_pretty(&report).expect("a report is JSON"));
@@ -138,4 +145,10 @@ fn main() -> ExitCode {
             ExitCode::from(2)
         }
     }
+}
+
+fn run(command: &str) -> io::Result<()> {
+    // What it says goes beside the report, which may be JSON.
+    let status = Command::new("sh").args(["-c", command]).stdout(io::stderr()).status()?;
+    if status.success() { Ok(()) } else { Err(io::Error::other(format!("{command:?} ended with {status}"))) }
 }

@@ -3,6 +3,7 @@
 //! Order is only defined per publisher connection, so all events of a channel go over the same one. The schedule is
 //! open-loop: an event that had to wait for the answer before it counts its latency from when it was due.
 
+use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -17,10 +18,11 @@ use crate::endpoint::Endpoint;
 use crate::http::{Part, Response};
 use crate::ledger::{Ledger, Outcome, place};
 use crate::report::{new_histogram, record};
-use crate::traffic::{ChannelIndex, Payload, Traffic};
+use crate::traffic::{BROADCAST, ChannelIndex, Payload, ROLL_CALL, Traffic};
 
-/// Longest wait for an answer.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest wait for an answer: far beyond the deadline of any server, so that one that hangs is told from one that is
+/// slow.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Pause before an event is repeated, and the time after which it is given up.
 const REPEAT_PAUSE: Duration = Duration::from_millis(50);
@@ -30,7 +32,7 @@ const REPEAT_FOR: Duration = Duration::from_secs(60);
 const FAILURES_KEPT: usize = 5;
 
 /// What all publishers of a run share.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(crate) struct Plan<'a> {
     pub(crate) traffic: &'a Traffic,
     pub(crate) endpoint: &'a Endpoint,
@@ -54,6 +56,11 @@ pub(crate) struct Published {
     pub(crate) acknowledged: u64,
     pub(crate) failed: u64,
     pub(crate) repeated: u64,
+    /// Answers other than 200, by status, and requests without any.
+    pub(crate) refusals: BTreeMap<u16, u64>,
+    pub(crate) unanswered: u64,
+    /// Longest time from a request to its answer, whatever it was, or to giving it up.
+    pub(crate) slowest: Duration,
     pub(crate) failures: Vec<String>,
     pub(crate) faults: Vec<Fault>,
     /// From when an event was due until it was answered, in µs.
@@ -69,6 +76,9 @@ impl Published {
             acknowledged: 0,
             failed: 0,
             repeated: 0,
+            refusals: BTreeMap::new(),
+            unanswered: 0,
+            slowest: Duration::ZERO,
             failures: Vec::new(),
             faults: Vec::new(),
             answered: new_histogram(),
@@ -81,11 +91,25 @@ impl Published {
         self.acknowledged += other.acknowledged;
         self.failed += other.failed;
         self.repeated += other.repeated;
+        for (status, count) in other.refusals {
+            *self.refusals.entry(status).or_default() += count;
+        }
+        self.unanswered += other.unanswered;
+        self.slowest = self.slowest.max(other.slowest);
         self.failures.extend(other.failures);
         self.failures.truncate(FAILURES_KEPT);
         self.faults.extend(other.faults);
         self.answered.add(&other.answered).expect("histograms of one kind");
         self.late.add(&other.late).expect("histograms of one kind");
+    }
+
+    fn take_time(&mut self, after: Duration, failure: Option<&Failure>) {
+        self.slowest = self.slowest.max(after);
+        match failure {
+            Some(Failure::Status(status, _)) => *self.refusals.entry(*status).or_default() += 1,
+            Some(Failure::Io(_)) => self.unanswered += 1,
+            Some(Failure::Answer(_)) | None => {}
+        }
     }
 
     fn fail(&mut self, failure: &Failure, name: &str) {
@@ -122,12 +146,7 @@ pub(crate) fn publish(plan: &Plan<'_>, publisher: u32) -> Published {
             seq: published.ledger.next_seq(event.channel),
             due_micros: u64::try_from((due - plan.run_began).as_micros()).unwrap_or(u64::MAX),
         };
-        let path = plan.traffic.request(event.channel, payload, &mut body);
-        if plan.repeat {
-            body.push_str(&format!(r#","idempotencyKey":"{:x}-{}""#, plan.run, payload.seq));
-        }
-        body.push('}');
-        let outcome = publish_one(plan, &mut connection, path, &body, event.channel, &mut published);
+        let outcome = publish_one(plan, &mut connection, &mut body, event.channel, payload, &mut published);
         published.ledger.push(event.channel, outcome);
         record(&mut published.answered, due.elapsed());
         plan.published.fetch_add(1, Ordering::Relaxed);
@@ -140,18 +159,37 @@ fn wait_until(due: Instant) {
     thread::sleep(due.saturating_duration_since(Instant::now()));
 }
 
+/// Publishes one event to everybody at once, on a connection of its own, until it is answered with 200. Tells
+/// whether it was.
+pub(crate) fn publish_roll_call(plan: Plan<'_>, published: &mut Published) -> bool {
+    let plan = Plan { repeat: true, ..plan };
+    let due_micros = u64::try_from(plan.run_began.elapsed().as_micros()).unwrap_or(u64::MAX);
+    let payload = Payload { run: plan.run, seq: ROLL_CALL, due_micros };
+    let mut connection = Connection::new(plan.endpoint, plan.key);
+    let outcome = publish_one(&plan, &mut connection, &mut String::new(), BROADCAST, payload, published);
+    outcome.point().is_some()
+}
+
 fn publish_one(
     plan: &Plan<'_>,
     connection: &mut Connection<'_>,
-    path: &str,
-    body: &str,
+    body: &mut String,
     channel: ChannelIndex,
+    payload: Payload,
     published: &mut Published,
 ) -> Outcome {
+    let path = plan.traffic.request(channel, payload, body);
+    if plan.repeat {
+        body.push_str(&format!(r#","idempotencyKey":"{:x}-{}""#, plan.run, payload.seq));
+    }
+    body.push('}');
     let name = plan.traffic.name(channel);
     let began = Instant::now();
     loop {
-        let failure = match connection.post(path, body) {
+        let sent = Instant::now();
+        let posted = connection.post(path, body);
+        published.take_time(sent.elapsed(), posted.as_ref().err());
+        let failure = match posted {
             Ok(answer) => return take_answer(plan, &answer, &name, channel, published),
             Err(failure) => failure,
         };

@@ -8,6 +8,7 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use crate::check::{Fault, FaultKind};
+use crate::trouble::Recovery;
 
 /// What a run found.
 #[derive(Clone, Debug, Default, Serialize)]
@@ -33,6 +34,12 @@ pub struct Report {
     pub publish_failed: u64,
     /// Requests that were repeated with their idempotency key.
     pub publish_repeated: u64,
+    /// Answers to publishers other than 200, by status.
+    pub publish_refusals: BTreeMap<u16, u64>,
+    /// Requests of publishers that were not answered at all.
+    pub publish_unanswered: u64,
+    /// Longest time from a publisher's request to its answer, whatever that was.
+    pub slowest_answer_seconds: f64,
     /// Some of the failures, in words.
     pub publish_failures: Vec<String>,
     /// Events delivered, each of them checked.
@@ -57,6 +64,8 @@ pub struct Report {
     pub gaps: u64,
     /// Deliveries that a gap excuses.
     pub excused: u64,
+    /// Where trouble was made: how it was got over.
+    pub recovery: Option<Recovery>,
     /// From when an event to one user was due until the client had it, replays left out.
     pub delivery_to_user: Latency,
     /// The same of events to a shared channel.
@@ -126,6 +135,15 @@ impl fmt::Display for Latency {
     }
 }
 
+impl fmt::Display for Recovery {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let after = |seconds: Option<f64>| seconds.map_or("never".to_owned(), |seconds| format!("{seconds:.1} s"));
+        let (published, caught_up) = (after(self.published_again_seconds), after(self.caught_up_seconds));
+        let lasted = self.trouble_seconds;
+        write!(f, "for {lasted:.1} s; published again {published} after it, everybody caught up {caught_up} after it")
+    }
+}
+
 impl fmt::Display for Report {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { scenario, clients, partitions, seed, .. } = self;
@@ -143,6 +161,16 @@ impl fmt::Display for Report {
         writeln!(f, "; {}", self.publish)?;
         for failure in &self.publish_failures {
             writeln!(f, "              {failure}")?;
+        }
+        for (status, count) in &self.publish_refusals {
+            writeln!(f, "              answered {status}: {count}")?;
+        }
+        if self.publish_unanswered > 0 {
+            writeln!(f, "              not answered: {}", self.publish_unanswered)?;
+        }
+        if let Some(recovery) = &self.recovery {
+            writeln!(f, "  trouble     {recovery}")?;
+            writeln!(f, "              slowest answer to a publisher {:.2} s", self.slowest_answer_seconds)?;
         }
         write!(f, "  delivered   {} of {} expected, each checked", self.deliveries - self.foreign, self.expected)?;
         if self.foreign > 0 {

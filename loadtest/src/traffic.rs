@@ -10,7 +10,7 @@ use fastrand::Rng;
 /// A channel, as a number: the broadcast, then the shared channels, then the inboxes.
 pub(crate) type ChannelIndex = u32;
 
-const BROADCAST: ChannelIndex = 0;
+pub(crate) const BROADCAST: ChannelIndex = 0;
 
 /// Shared channels that a client follows.
 pub(crate) const SHARED_PER_CLIENT: usize = 3;
@@ -167,6 +167,9 @@ pub(crate) struct Payload {
     /// When it was to be sent, in µs since the start of the run.
     pub(crate) due_micros: u64,
 }
+
+/// The number of the event to everybody that is published when trouble is over; no other has it.
+pub(crate) const ROLL_CALL: u32 = u32::MAX;
 
 /// Begins every payload.
 const MARK: &str = "load ";

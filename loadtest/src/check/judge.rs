@@ -6,9 +6,11 @@ use crate::traffic::ChannelIndex;
 use fanfare_protocol::{Partition, Point};
 
 impl Checker {
-    /// Whether a client has the last acknowledged event of each channel, as far as it stands after where it began.
+    /// Whether a client has the last acknowledged event of each channel, as far as it stands after where it began, and
+    /// heard the roll call where there is one.
     pub(crate) fn is_complete(&self, seen: &Seen, ledger: &Ledger) -> bool {
         !seen.start.is_empty()
+            && self.roll_call.as_ref().is_none_or(|roll_call| roll_call.has_heard(seen.client))
             && seen.follows.iter().all(|Follow { channel, got }| {
                 let Some((last, point)) = ledger.last_acknowledged(*channel) else { return true };
                 let partition = self.partition_of[*channel as usize];
@@ -21,7 +23,7 @@ impl Checker {
 
     fn is_excused(&self, client: u32, channel: ChannelIndex, point: Point) -> bool {
         let excuse = self.excuses.get(&(client, channel));
-        excuse.is_some_and(|(from, to)| (*from..=*to).contains(&point.pos.millis()))
+        excuse.is_some_and(|times| times.iter().any(|time| time.contains(&point.pos.millis())))
     }
 
     /// Holds everything that the clients have seen against what was published.
@@ -44,7 +46,7 @@ impl Checker {
                 let seen = self.places[channel as usize].get(seq).copied().flatten();
                 let fault = match (ascends, seen) {
                     (false, _) => Some(wrong("positions that ascend".to_owned(), point)),
-                    (true, Some(seen)) if seen != point => {
+                    (true, Some(seen)) if !self.is_same(seen, point) => {
                         Some(wrong(format!("the place of the result, {point}"), seen))
                     }
                     (true, _) => None,
@@ -59,6 +61,12 @@ impl Checker {
 
     fn judge_client(&mut self, seen: &Seen, ledger: &Ledger) {
         let client = seen.client;
+        if let Some(roll_call) = &self.roll_call {
+            self.expected += 1;
+            if !roll_call.has_heard(client) {
+                self.fault(FaultKind::Missing, client, "broadcast", "the roll call after the trouble", "none");
+            }
+        }
         for Follow { channel, got } in seen.follows {
             let partition = self.partition_of[channel as usize];
             let start = seen.start.iter().find(|(named, _)| *named == partition);

@@ -9,13 +9,15 @@ mod fault;
 mod judge;
 
 use std::collections::HashMap;
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use fanfare_protocol::sse::Message;
 use fanfare_protocol::{Cursor, Partition, Partitions, Point};
 use serde::Deserialize;
 
-use crate::traffic::{ChannelIndex, FOLLOWS, Kind, Payload, Traffic};
+use crate::traffic::{ChannelIndex, FOLLOWS, Kind, Payload, ROLL_CALL, Traffic};
+use crate::trouble::RollCall;
 use fault::Faults;
 pub use fault::{Fault, FaultKind};
 
@@ -67,8 +69,10 @@ pub(crate) struct Checker {
     /// Numbers that a client skipped.
     holes: HashMap<(u32, ChannelIndex), Vec<u32>>,
     hole_count: usize,
-    /// Time, in ms since 1970, within which a client was told that events of a channel are gone.
-    excuses: HashMap<(u32, ChannelIndex), (u64, u64)>,
+    /// Times, in ms since 1970, within which a client was told that events of a channel are gone.
+    excuses: HashMap<(u32, ChannelIndex), Vec<RangeInclusive<u64>>>,
+    /// Where trouble is made.
+    pub(crate) roll_call: Option<RollCall>,
     faults: Faults,
     pub(crate) deliveries: u64,
     pub(crate) foreign: u64,
@@ -118,6 +122,7 @@ impl Checker {
             holes: HashMap::new(),
             hole_count: 0,
             excuses: HashMap::new(),
+            roll_call: None,
             faults: Faults::default(),
             deliveries: 0,
             foreign: 0,
@@ -208,8 +213,11 @@ impl Checker {
     }
 
     /// Takes a `gap`.
-    pub(crate) fn gap(&mut self, seen: &mut Seen, message: &Message) {
+    pub(crate) fn gap(&mut self, seen: &mut Seen, message: &Message, now: Duration) {
         self.gaps += 1;
+        if let Some(roll_call) = &mut self.roll_call {
+            roll_call.saw_gap(now);
+        }
         let client = seen.client;
         let told = match serde_json::from_str::<GapTold>(&message.data) {
             Ok(told) if ["expired", "lost", "unknown-cursor"].contains(&&*told.reason) => told,
@@ -221,8 +229,7 @@ impl Checker {
         }
         for name in &told.channels {
             let Some(channel) = self.traffic.index(name) else { continue };
-            let (from, to) = self.excuses.entry((client, channel)).or_insert((told.from, told.to));
-            (*from, *to) = ((*from).min(told.from), (*to).max(told.to));
+            self.excuses.entry((client, channel)).or_default().push(told.from..=told.to);
         }
         // What comes next may be of another epoch; within one, going back is never right.
         let Ok(cursor) = Cursor::parse(&message.id) else {
@@ -237,9 +244,9 @@ impl Checker {
         }
     }
 
-    /// Takes an event, and tells to whom it went and when it was due, since the start of the run. `None` where it is not of this run, or
-    /// can't be told.
-    pub(crate) fn event(&mut self, seen: &mut Seen, message: &Message) -> Option<(Kind, Duration)> {
+    /// Takes an event that comes now, and tells to whom it went and when it was due, both times since the start of the
+    /// run. `None` where it is not of this run, or can't be told.
+    pub(crate) fn event(&mut self, seen: &mut Seen, message: &Message, now: Duration) -> Option<(Kind, Duration)> {
         self.deliveries += 1;
         let (client, id) = (seen.client, &*message.id);
         let (Ok(cursor), Some((_, name))) = (Cursor::parse(id), id.rsplit_once('@')) else {
@@ -260,6 +267,9 @@ impl Checker {
             return None;
         }
         self.advance(seen, &cursor, Some(partition), id);
+        if let Some(roll_call) = &mut self.roll_call {
+            roll_call.saw(point.pos, now);
+        }
         let payload = match self.payload(channel, message) {
             Ok(payload) if payload.run == self.run => payload,
             Ok(_) => {
@@ -277,6 +287,13 @@ impl Checker {
                 return None;
             }
         };
+        if payload.seq == ROLL_CALL {
+            let is_first = self.roll_call.as_mut().is_some_and(|roll_call| roll_call.heard(client, point.pos, now));
+            if !is_first {
+                self.fault(FaultKind::Double, client, name, "one roll call", id);
+            }
+            return None;
+        }
         self.sequence(seen, place, payload.seq, id);
         self.same_place(client, channel, payload.seq, point, id);
         Some((self.traffic.kind(channel), Duration::from_micros(payload.due_micros)))
@@ -365,11 +382,17 @@ impl Checker {
             places.resize(seq as usize + 1, None);
         }
         let place = *places[seq as usize].get_or_insert(point);
-        if place != point {
+        if !self.is_same(place, point) {
             let name = self.traffic.name(channel);
             let expected = format!("number {seq} at {place}, where another client saw it");
             self.fault(FaultKind::WrongId, client, &name, expected, id);
         }
+    }
+
+    /// Whether two points are one place. Where history may be lost a new epoch may begin, and keeps the positions of
+    /// what it takes over.
+    fn is_same(&self, one: Point, other: Point) -> bool {
+        one.pos == other.pos && (one.epoch == other.epoch || self.allow_gaps)
     }
 
     /// Learns from the first cursor how many partitions there are.

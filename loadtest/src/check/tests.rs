@@ -56,7 +56,7 @@ impl Scene {
         let id = format!("k3f9x2-{pos}@{}", self.name);
         let event = self.checker.traffic.event_type(self.channel).to_owned();
         let message = Message { id, event, data: format!("load {RUN:x} {seq} 5\n") };
-        self.checker.event(&mut self.seen, &message);
+        self.checker.event(&mut self.seen, &message, Duration::ZERO);
     }
 
     fn faults(mut self) -> Vec<(FaultKind, u64)> {
@@ -126,6 +126,24 @@ fn an_event_stands_where_its_publisher_was_told() {
 }
 
 #[test]
+fn an_event_keeps_its_position_in_a_new_epoch_where_there_may_be_one() {
+    for allowed in [false, true] {
+        let mut scene = Scene::new();
+        scene.checker.allow_gaps = allowed;
+        for (seq, pos) in (0..).zip([110, 120, 130, 140]) {
+            scene.gets(seq, pos);
+        }
+        scene.ledger = Ledger::new(scene.checker.traffic.channels());
+        let epoch = Epoch::parse("fedcba").expect("valid");
+        for pos in [110, 120, 130, 140] {
+            scene.ledger.push(scene.channel, Outcome::Acknowledged(Point { epoch, pos: Position(pos) }));
+        }
+        let expected = if allowed { vec![] } else { vec![(FaultKind::WrongResult, 4)] };
+        assert_eq!(scene.faults(), expected, "allowed: {allowed}");
+    }
+}
+
+#[test]
 fn an_event_without_an_acknowledgement_may_come_or_not() {
     for comes in [true, false] {
         let mut scene = Scene::new();
@@ -156,7 +174,7 @@ fn a_gap_is_a_fault_unless_allowed_and_then_excuses_what_it_names() {
         scene.gets(0, 110);
         let data = format!(r#"{{"channels":["{}"],"reason":"lost","from":0,"to":0,"retryInMs":1}}"#, scene.name);
         let message = Message { id: "k3f9x2-110".to_owned(), event: "gap".to_owned(), data };
-        scene.checker.gap(&mut scene.seen, &message);
+        scene.checker.gap(&mut scene.seen, &message, Duration::ZERO);
         scene.gets(3, 140);
         assert_eq!(scene.checker.gaps, 1);
         let expected = if allowed { vec![] } else { vec![(FaultKind::Gap, 1)] };

@@ -13,7 +13,7 @@ pub(crate) struct Redis {
     process: Child,
     pub(crate) port: u16,
     settings: Vec<String>,
-    _out: Lines,
+    pub(crate) out: Lines,
     directory: TempDir,
 }
 
@@ -39,7 +39,7 @@ impl Redis {
         let directory = tempfile::tempdir()?;
         let settings = settings.iter().map(|&setting| setting.to_owned()).collect::<Vec<_>>();
         let (process, out) = serve(port, directory.path(), &settings)?;
-        Ok(Self { process, port, settings, _out: out, directory })
+        Ok(Self { process, port, settings, out, directory })
     }
 
     pub(crate) fn url(&self) -> String {
@@ -53,6 +53,30 @@ impl Redis {
         let answer = super::stdout(&output);
         assert!(output.status.success(), "{words:?}: {answer}{}", super::stderr(&output));
         answer
+    }
+
+    /// Dies without a word.
+    pub(crate) fn kill(&mut self) {
+        self.process.kill().expect("a child of ours");
+        self.process.wait().expect("a child of ours");
+    }
+
+    /// Comes back after [`Redis::kill`], with what it had written to its directory.
+    pub(crate) fn restart(&mut self) {
+        let serve = || serve(self.port, self.directory.path(), &self.settings);
+        // A connection that tried to reach it may hold its port for a moment.
+        let served = std::iter::repeat_with(serve).take(20).find_map(Result::ok);
+        (self.process, self.out) = served.expect("it starts again on its port");
+    }
+
+    /// Loses everything that it had written.
+    pub(crate) fn forget(&mut self) {
+        self.directory = tempfile::tempdir().expect("a directory");
+    }
+
+    /// Sends a signal by its name, such as `STOP`.
+    pub(crate) fn signal(&self, name: &str) {
+        super::signal(self.process.id(), name);
     }
 
     /// Closes all subscriptions, as a failing network would.
