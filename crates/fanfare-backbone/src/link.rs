@@ -64,6 +64,14 @@ impl Link {
         }
     }
 
+    /// Microseconds by which the clock that positions count is ahead of this process's, as well as it is known by now.
+    pub fn clock_ahead_micros(&self) -> i64 {
+        match &self.0 {
+            Kind::InProcess(_) => 0,
+            Kind::Redis(link) => link.clock_ahead_micros(),
+        }
+    }
+
     /// Subscribes to channels; each is confirmed.
     pub fn subscribe(&self, channels: Vec<Channel>) {
         match &self.0 {

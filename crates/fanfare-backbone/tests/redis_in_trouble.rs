@@ -485,3 +485,21 @@ async fn an_unasked_unsubscribe_and_other_surprises_end_the_link() {
         );
     }
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_clock_that_differs_is_known_before_a_link_is_used_and_followed_by_its_barriers() {
+    let server = scripted::Scripted::start("").await;
+    let config = RedisConfig { url: Secret::new(&*server.url), ..RedisConfig::default() };
+    let backbone = Backbone::redis(&config, RETENTION).expect("a good configuration");
+    let mut link = backbone.connect(PARTITION).await.expect("connects");
+    let is_ahead = |link: &Link, expected: Duration| {
+        let ahead = u64::try_from(link.clock_ahead_micros()).expect("it is ahead");
+        Duration::from_micros(ahead).abs_diff(expected) < PATIENCE
+    };
+    assert!(is_ahead(&link, scripted::AHEAD), "{}", link.clock_ahead_micros());
+    for nonce in 0..16 {
+        link.barrier(nonce, vec![]);
+        arrivals(&mut link, 1).await;
+    }
+    assert!(is_ahead(&link, 2 * scripted::AHEAD), "{}", link.clock_ahead_micros());
+}

@@ -92,6 +92,7 @@ impl FeedDriver {
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         feed.opened(begin.elapsed(), &mut actions);
+        self.metrics.clock_ahead(self.partition, link.clock_ahead_micros());
         self.bell.notify_one();
         while self.carry_out(&mut actions, link) {
             let step = tokio::select! {
@@ -128,6 +129,7 @@ impl FeedDriver {
                     self.metrics.subscriptions(confirmed - counted.0, pending - counted.1);
                     *counted = (confirmed, pending);
                     self.metrics.backbone_up(self.partition, feed.is_up());
+                    self.metrics.clock_ahead(self.partition, link.clock_ahead_micros());
                 }
             }
         }

@@ -261,6 +261,7 @@ impl Edge {
         };
         let subscription = Subscription::read(request, &self.access, &self.config).await?;
         let mut headers = head::headers();
+        let request_id = String::from_utf8_lossy(id.as_bytes()).into();
         headers.insert(REQUEST_ID, id);
         if method == Method::HEAD {
             let mut response = Response::new(full(""));
@@ -282,7 +283,7 @@ impl Edge {
         }
         self.cors.decorate(origin.as_ref(), &mut headers);
         let Subscription { channels, expires_at, types, naming, heartbeat, start, changes, .. } = subscription;
-        let style = Style { framing, naming, heartbeat, types: types.into(), expires_at };
+        let style = Style { framing, naming, heartbeat, types: types.into(), request_id, expires_at };
         let hello = Hello { client_id: client_id(), channels: channels.into() };
         let shard = self.next_shard.fetch_add(1, Ordering::Relaxed) % self.shards.len();
         let retry = retry_pause(CloseReason::ClientLeft);

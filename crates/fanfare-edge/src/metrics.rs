@@ -1,11 +1,13 @@
 //! Every metric of an edge, on one page.
 
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 
-use fanfare_protocol::{GapReason, Partition};
+use fanfare_protocol::{GapReason, PARTITIONS_MAX, Partition, Position};
 use prometheus::{Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry};
 
 use crate::close::CloseReason;
+use crate::since_1970;
 
 /// The metrics; one set for an edge.
 #[derive(Debug)]
@@ -25,6 +27,8 @@ pub(crate) struct EdgeMetrics {
     backbone_up: IntGaugeVec,
     pub(crate) resyncs: IntCounter,
     subscriptions: IntGaugeVec,
+    /// Microseconds by which each partition's clock is ahead of ours.
+    clocks_ahead: [AtomicI64; PARTITIONS_MAX as usize],
 }
 
 impl EdgeMetrics {
@@ -97,6 +101,7 @@ impl EdgeMetrics {
                 "state",
                 &["confirmed", "pending"],
             )?,
+            clocks_ahead: std::array::from_fn(|_| AtomicI64::new(0)),
         })
     }
 
@@ -116,8 +121,15 @@ impl EdgeMetrics {
         self.gaps.with_label_values(&[reason.as_str()]).inc();
     }
 
-    pub(crate) fn delivered(&self, after: Duration) {
-        self.delivery_seconds.observe(after.as_secs_f64());
+    /// An event of this position has just been written.
+    pub(crate) fn delivered(&self, partition: Partition, published: Position) {
+        let ahead_micros = self.clocks_ahead[usize::from(partition)].load(Ordering::Relaxed);
+        self.delivery_seconds.observe(age(since_1970(), ahead_micros, published).as_secs_f64());
+    }
+
+    /// Positions of this partition count a clock that is so many microseconds ahead of ours.
+    pub(crate) fn clock_ahead(&self, partition: Partition, micros: i64) {
+        self.clocks_ahead[usize::from(partition)].store(micros, Ordering::Relaxed);
     }
 
     pub(crate) fn backbone_up(&self, partition: Partition, up: bool) {
@@ -128,5 +140,39 @@ impl EdgeMetrics {
     pub(crate) fn subscriptions(&self, confirmed: i64, pending: i64) {
         self.subscriptions.with_label_values(&["confirmed"]).add(confirmed);
         self.subscriptions.with_label_values(&["pending"]).add(pending);
+    }
+}
+
+/// How old a position is by the clock that it counts. A burst's positions may run ahead of it a little.
+fn age(now: Duration, ahead_micros: i64, published: Position) -> Duration {
+    let theirs = i128::from(ahead_micros) + now.as_micros() as i128;
+    Duration::from_micros(u64::try_from(theirs - i128::from(published.0)).unwrap_or(0))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_delivery_took_as_long_as_the_clock_says_that_gave_the_event_its_position() {
+        let published = Position(1_795_229_238_000_000);
+        let now = |micros: i64| Duration::from_micros((published.0 as i64 + micros) as u64);
+        for ahead in [0, 5_000_000, -5_000_000] {
+            assert_eq!(age(now(3_000 - ahead), ahead, published), Duration::from_millis(3));
+            assert_eq!(age(now(-1 - ahead), ahead, published), Duration::ZERO, "not before it was published");
+        }
+    }
+
+    #[test]
+    fn each_partition_has_a_clock_of_its_own() {
+        let metrics = EdgeMetrics::new(&Registry::new()).expect("a new registry");
+        let hour_micros = 3_600_000_000;
+        let in_an_hour = Position((since_1970().as_micros() as u64) + hour_micros);
+        metrics.clock_ahead(1, hour_micros as i64);
+        metrics.delivered(1, in_an_hour);
+        metrics.delivered(0, Position(in_an_hour.0 - 2 * hour_micros));
+        let histogram = &metrics.delivery_seconds;
+        assert_eq!(histogram.get_sample_count(), 2);
+        assert!((3_600.0..3_660.0).contains(&histogram.get_sample_sum()), "{}", histogram.get_sample_sum());
     }
 }

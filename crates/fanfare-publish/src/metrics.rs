@@ -13,6 +13,9 @@ pub(crate) struct Metrics {
     events: IntCounter,
 }
 
+/// Statuses that publishes are answered with in the ordinary course of things, good and bad.
+const CODES: [&str; 8] = ["200", "400", "401", "403", "413", "415", "422", "503"];
+
 /// From a publish on the same machine to one that meets a stalled backbone.
 const SECONDS: [f64; 13] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 10.0];
 
@@ -22,6 +25,9 @@ impl Metrics {
             Opts::new("fanfare_publish_requests_total", "Requests that publish, by the status of their answer"),
             &["code"],
         )?;
+        for code in CODES {
+            drop(requests.with_label_values(&[code])); // Zero is a figure, too.
+        }
         let seconds = Histogram::with_opts(
             HistogramOpts::new(
                 "fanfare_publish_seconds",

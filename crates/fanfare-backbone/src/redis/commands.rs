@@ -13,6 +13,7 @@ use tokio::time::{Instant, timeout_at};
 
 use super::RedisError;
 use super::arrivals::Arrivals;
+use super::clock::Clock;
 use super::error::is_no_script;
 use super::resp::{self, Reply};
 use super::scripts::{Call, Scripts, epoch, position};
@@ -50,7 +51,8 @@ impl Requests {
 
 /// An answer that is to come, and what it is for.
 enum Awaited {
-    Request(Request),
+    /// With the time at which it was sent.
+    Request(Request, Instant),
     Floor(ShardIndex, u64, Vec<(Channel, Option<Position>)>),
     Loaded,
 }
@@ -60,10 +62,12 @@ pub(crate) async fn run(
     wire: Wire,
     requests: Arc<Requests>,
     arrivals: Arc<Arrivals>,
+    clock: Arc<Clock>,
     scripts: Arc<Scripts>,
     markers: String,
 ) -> RedisError {
-    let commands = Commands { wire, requests, arrivals, scripts, markers, awaited: VecDeque::new(), bytes: Vec::new() };
+    let commands =
+        Commands { wire, requests, arrivals, clock, scripts, markers, awaited: VecDeque::new(), bytes: Vec::new() };
     match commands.follow().await {
         Ok(never) => match never {},
         Err(reason) => reason,
@@ -74,6 +78,7 @@ struct Commands {
     wire: Wire,
     requests: Arc<Requests>,
     arrivals: Arc<Arrivals>,
+    clock: Arc<Clock>,
     scripts: Arc<Scripts>,
     markers: String,
     awaited: VecDeque<Awaited>,
@@ -90,7 +95,7 @@ impl Commands {
                 let awaited = awaited.ok_or_else(|| RedisError::Unexpected("an answer to nothing".to_owned()))?;
                 let outcome = match reply.error() {
                     Some(text) => Outcome::of_error(text, awaited, &self.scripts)?,
-                    None => Outcome::of(reply, awaited)?,
+                    None => Outcome::of(reply, awaited, &self.clock)?,
                 };
                 self.wire.buffer.advance(length);
                 match outcome {
@@ -102,7 +107,7 @@ impl Commands {
                         if let Some(call) = call {
                             call.script.write_load(&mut self.bytes);
                             call.write(&mut self.bytes);
-                            self.awaited.extend([Awaited::Loaded, Awaited::Request(request)]);
+                            self.awaited.extend([Awaited::Loaded, Awaited::Request(request, Instant::now())]);
                         }
                     }
                 }
@@ -146,7 +151,7 @@ impl Commands {
                 Some(call) => call.write(&mut self.bytes),
                 None => self.write_lasts(&request),
             }
-            self.awaited.push_back(Awaited::Request(request));
+            self.awaited.push_back(Awaited::Request(request, Instant::now()));
         }
         Ok(())
     }
@@ -195,17 +200,21 @@ enum Outcome {
 }
 
 impl Outcome {
-    fn of(reply: Reply<'_>, awaited: Awaited) -> Result<Self, RedisError> {
+    fn of(reply: Reply<'_>, awaited: Awaited, clock: &Clock) -> Result<Self, RedisError> {
         let page = |channel: Channel, shard, tag| {
             let page = Scripts::page(&channel, reply.words())?;
             Ok(Self::Arrived(LinkEvent::Answered(shard, tag, Answer::Page(channel, page))))
         };
         match awaited {
             Awaited::Loaded => Ok(Self::Nothing),
-            Awaited::Request(Request::Barrier(nonce, _)) => Ok(Self::Arrived(LinkEvent::BarrierAnswered(nonce))),
-            Awaited::Request(Request::Read(shard, tag, Query::After(channel, ..))) => page(channel, shard, tag),
-            Awaited::Request(Request::Read(shard, tag, Query::Newest(channel, _))) => page(channel, shard, tag),
-            Awaited::Request(Request::Read(shard, tag, Query::Lasts(channels))) => {
+            Awaited::Request(Request::Barrier(nonce, _), sent) => {
+                let (now, _) = Scripts::stood(reply.words(), Vec::new())?;
+                clock.heard(now, sent.elapsed());
+                Ok(Self::Arrived(LinkEvent::BarrierAnswered(nonce)))
+            }
+            Awaited::Request(Request::Read(shard, tag, Query::After(channel, ..)), _) => page(channel, shard, tag),
+            Awaited::Request(Request::Read(shard, tag, Query::Newest(channel, _)), _) => page(channel, shard, tag),
+            Awaited::Request(Request::Read(shard, tag, Query::Lasts(channels)), _) => {
                 let count = channels.len();
                 let mut lasts = Vec::with_capacity(count);
                 for (channel, word) in channels.into_iter().zip(reply.words()) {
@@ -228,7 +237,7 @@ impl Outcome {
 
     fn of_error(text: String, awaited: Awaited, scripts: &Scripts) -> Result<Self, RedisError> {
         match awaited {
-            Awaited::Request(request) if is_no_script(&text) => Ok(Self::Again(request)),
+            Awaited::Request(request, _) if is_no_script(&text) => Ok(Self::Again(request)),
             _ => Err(scripts.error(&text)),
         }
     }

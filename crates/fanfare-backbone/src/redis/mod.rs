@@ -6,6 +6,7 @@
 
 mod arrivals;
 mod check;
+mod clock;
 mod commands;
 mod config;
 mod directory;

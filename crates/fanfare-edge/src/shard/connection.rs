@@ -38,6 +38,8 @@ pub(crate) struct Style {
     pub(crate) heartbeat: Heartbeat,
     /// Event types that it wants; none: all.
     pub(crate) types: Box<[TypePattern]>,
+    /// Its request's, for the log.
+    pub(crate) request_id: Box<str>,
     /// When its token ends.
     pub(crate) expires_at: Option<SystemTime>,
 }

@@ -46,6 +46,10 @@ const DELIVERIES_MAX: usize = 256;
 /// Pause between two looks at channels that nobody follows any more; they are left at the second.
 const LINGER: Duration = Duration::from_secs(15);
 
+/// Where the line of each connection is logged, so that it can be left out. It names nobody: users, channels, clients
+/// and what they hear are not in it.
+const ACCESS_LOG: &str = "fanfare::access";
+
 /// What a shard is told.
 #[derive(Debug)]
 pub(crate) enum Command {
@@ -214,7 +218,7 @@ impl Shard {
                 if deliveries > 0 {
                     self.metrics.deliveries.inc_by(deliveries);
                     if let Some(published) = published {
-                        self.metrics.delivered(since_1970().saturating_sub(Duration::from_micros(published.0)));
+                        self.metrics.delivered(partition as Partition, published);
                     }
                 }
             }
@@ -391,7 +395,9 @@ impl Shard {
         self.registry.unfollow(&connection.channels);
         connection.admission.unsettle(Whereabouts { shard: self.index, visit });
         self.metrics.closed(reason);
-        tracing::debug!(
+        tracing::info!(
+            target: ACCESS_LOG,
+            request_id = &*connection.style.request_id,
             reason = reason.as_str(),
             seconds = connection.age().as_secs_f64(),
             events = connection.events,

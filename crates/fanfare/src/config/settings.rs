@@ -383,7 +383,7 @@ pub(super) static SETTINGS: [Setting; 33] = [
         variable: "FANFARE_LOG",
         key: "log",
         kind: Kind::Value,
-        meaning: "Which log lines are written: a level, or directives such as info,fanfare_edge=debug.",
+        meaning: "Which log lines are written: a level, or directives such as info,fanfare_edge=debug; with fanfare::access=off the line of each connection is left out.",
         expected: "off, error, warn, info, debug, trace, or directives such as info,fanfare_edge=debug",
         set: |config, text| set(&mut config.log, parse_log(text)),
         get: |config| config.log.clone(),
