@@ -23,6 +23,8 @@ pub(crate) struct Places {
     /// None: any number.
     pub(crate) connections_per_address_max: Option<usize>,
     pub(crate) taken: AtomicUsize,
+    pub(crate) held_max: usize,
+    pub(crate) held: AtomicUsize,
 }
 
 /// Why there is no place.
@@ -51,9 +53,18 @@ impl NoPlace {
 #[derive(Debug)]
 pub(crate) struct Admission {
     places: Arc<Places>,
+    kind: Kind,
     user: Option<UserId>,
     /// Where addresses are counted.
     address: Option<IpAddr>,
+}
+
+/// What a place is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Connection,
+    /// A stream that is refused and held open. It counts for no limit but its own.
+    Held,
 }
 
 impl Places {
@@ -63,12 +74,11 @@ impl Places {
         user: Option<UserId>,
         address: IpAddr,
     ) -> Result<(Admission, Option<Whereabouts>), NoPlace> {
-        if self.taken.fetch_add(1, Ordering::Relaxed) >= self.connections_max {
-            self.taken.fetch_sub(1, Ordering::Relaxed);
+        if !take(&self.taken, self.connections_max) {
             return Err(NoPlace::Edge);
         }
         self.metrics.connections.inc();
-        let mut admission = Admission { places: self.clone(), user: None, address: None };
+        let mut admission = Admission { places: self.clone(), kind: Kind::Connection, user: None, address: None };
         if let Some(max) = self.connections_per_address_max {
             let address = client_network(address);
             if !self.registry.admit_address(address, max) {
@@ -84,6 +94,17 @@ impl Places {
         };
         admission.user = Some(user);
         Ok((admission, instead_of))
+    }
+
+    /// Takes a place for a stream that is refused. None: there is no room to hold it open.
+    pub(crate) fn hold(self: &Arc<Self>) -> Option<Admission> {
+        let places = || self.clone();
+        take(&self.held, self.held_max).then(|| Admission {
+            places: places(),
+            kind: Kind::Held,
+            user: None,
+            address: None,
+        })
     }
 }
 
@@ -114,8 +135,13 @@ impl Admission {
 
 impl Drop for Admission {
     fn drop(&mut self) {
-        self.places.taken.fetch_sub(1, Ordering::Relaxed);
-        self.places.metrics.connections.dec();
+        match self.kind {
+            Kind::Connection => {
+                self.places.taken.fetch_sub(1, Ordering::Relaxed);
+                self.places.metrics.connections.dec();
+            }
+            Kind::Held => _ = self.places.held.fetch_sub(1, Ordering::Relaxed),
+        }
         if let Some(user) = &self.user {
             self.places.registry.dismiss(user);
         }
@@ -123,4 +149,13 @@ impl Drop for Admission {
             self.places.registry.dismiss_address(address);
         }
     }
+}
+
+/// Counts one in, unless there are `max` already.
+fn take(taken: &AtomicUsize, max: usize) -> bool {
+    let has_room = taken.fetch_add(1, Ordering::Relaxed) < max;
+    if !has_room {
+        taken.fetch_sub(1, Ordering::Relaxed);
+    }
+    has_room
 }

@@ -1,5 +1,6 @@
 //! How an edge treats its connections.
 
+use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use fanfare_http::TrustedProxies;
@@ -40,6 +41,11 @@ pub struct EdgeConfig {
     /// Time in which a stream must have joined; past it the backbone counts as unavailable.
     #[serde(with = "humantime_serde")]
     pub join_timeout: Duration,
+    /// Time after which those come back who are refused because of a limit, overload or a drain; jittered.
+    #[serde(skip)]
+    pub refusal_pause: RangeInclusive<Duration>,
+    /// Refused streams that are held open until then, at most. None: as many as the file limit has room for.
+    pub held_max: Option<usize>,
     /// Bytes that may wait for one connection, besides the event being written, before it is closed as too slow. It
     /// comes back and is replayed what it missed.
     pub backlog_bytes_max: usize,
@@ -101,6 +107,8 @@ impl Default for EdgeConfig {
             idle_timeout: None,
             max_age: None,
             join_timeout: Duration::from_secs(30),
+            refusal_pause: Duration::from_secs(15)..=Duration::from_secs(60),
+            held_max: None,
             backlog_bytes_max: 256 * 1024,
             send_buffer_bytes: 64 * 1024,
             routes: Routes::default(),

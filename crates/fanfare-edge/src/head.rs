@@ -23,8 +23,8 @@ pub(crate) fn headers() -> HeaderMap {
     headers
 }
 
-/// The head as HTTP/1 has it, and the first line of the stream.
-pub(crate) fn head(headers: &HeaderMap, framing: Framing, retry: Duration) -> Bytes {
+/// The head of a stream, as HTTP/1 has it.
+pub(crate) fn head(headers: &HeaderMap, framing: Framing) -> Bytes {
     let mut head = String::with_capacity(512);
     head.push_str("HTTP/1.1 200 OK\r\n");
     head.push_str(match framing {
@@ -38,7 +38,7 @@ pub(crate) fn head(headers: &HeaderMap, framing: Framing, retry: Duration) -> By
         line(name.as_str(), &String::from_utf8_lossy(value.as_bytes()));
     }
     head.push_str("\r\n");
-    [head.as_bytes(), &framing.chunk(&first_line(retry))].concat().into()
+    head.into()
 }
 
 /// The first line of the stream: the pause after which a client that loses it comes back.

@@ -10,6 +10,7 @@ mod config;
 mod feed; // From backbone to stream.
 mod head; // The response's head.
 mod metrics;
+mod refusal; // No place, no time.
 mod registry; // Who is connected.
 mod router; // Every path.
 mod routes; // Paths of an application's own.
@@ -24,11 +25,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fanfare_auth::Access;
 use fanfare_backbone::Backbone;
-use fanfare_http::{Code, Cors, Peer, Pipe, Problem, REQUEST_ID, Reply, Request, TakeOver, full, options, request_id};
-use fanfare_protocol::sse::{self, Framing};
+use fanfare_http::{Cors, Peer, Problem, Reply, Request, full, options};
 use fanfare_protocol::{Machine, MachineLimits, SHARDS_MAX};
-use http::header::{ACCEPT, ORIGIN};
-use http::{HeaderMap, HeaderValue, Method, Response, Version};
+use http::{Method, Response};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -38,17 +37,22 @@ pub use close::CloseReason;
 pub use config::{AddressLimit, AtUserLimit, EdgeConfig};
 use feed::{FeedDriver, ShardPort};
 use metrics::EdgeMetrics;
+use refusal::{Asker, jittered};
 pub use registry::Registry;
 pub use routes::{HeartbeatConfig, RouteConfig, RouteMistake, Routes};
-use shard::{Adoption, Command, FeedPort, Hello, Shard, ShardParts, Style, Whereabouts, Wire};
+use shard::{Adoption, Command, FeedPort, Hello, Shard, ShardParts, Style, Whereabouts};
 use stream::Stream;
 use subscription::Subscription;
 
-/// Commands that may wait for a shard. Past it a new connection is dropped, and its client comes back.
+/// Commands that may wait for a shard. Past it new streams are refused.
 const COMMANDS_MAX: usize = 4_096;
 
 /// Descriptors that are left for everything but connections.
-const DESCRIPTORS_RESERVED: u64 = 256;
+const DESCRIPTORS_RESERVED: usize = 256;
+
+/// Streams at most that are refused and held open, see `refusal`; and of how many descriptors they get one.
+const HELD_MAX: usize = 1_024;
+const HELD_SHARE: usize = 16;
 
 /// What a machine may hold in memory. A window of replay leaves room for what comes live behind it.
 fn limits(config: &EdgeConfig) -> MachineLimits {
@@ -155,7 +159,10 @@ impl Edge {
             let future = Box::pin(driver.run(stop.clone()));
             services.push(Service { name: format!("feed {partition}"), future });
         }
-        let connections_max = config.connections_max.unwrap_or_else(connections_by_file_limit);
+        let descriptors = descriptors();
+        let held_max = config.held_max.unwrap_or_else(|| HELD_MAX.min(descriptors / HELD_SHARE));
+        let by_descriptors = descriptors.saturating_sub(DESCRIPTORS_RESERVED + held_max);
+        let connections_max = config.connections_max.unwrap_or(by_descriptors);
         metrics.connections_limit.set(i64::try_from(connections_max).unwrap_or(i64::MAX));
         let places = Places {
             registry: connections,
@@ -165,6 +172,8 @@ impl Edge {
             at_user_limit: config.at_user_limit,
             connections_per_address_max: config.address_max(),
             taken: AtomicUsize::new(0),
+            held_max,
+            held: AtomicUsize::new(0),
         };
         let edge = Self {
             config,
@@ -250,108 +259,52 @@ impl Edge {
     /// Opens a stream.
     async fn open(self: Arc<Self>, request: Request, peer: Peer) -> Result<Reply, Problem> {
         let method = request.method().clone();
-        let origin = request.headers().get(ORIGIN).cloned();
+        let asker = Asker::of(&request);
         let address = self.config.trusted_proxies.client(peer.address.ip(), request.headers());
-        let id = request_id(request.headers());
-        let from_event_source = method == Method::GET && is_event_source(request.headers());
-        let version = request.version();
-        let framing = match version {
-            Version::HTTP_11 => Framing::Chunked,
-            _ => Framing::Identity, // HTTP/1.0 knows nothing else, and HTTP/2 frames what it carries by itself.
-        };
         let subscription = Subscription::read(request, &self.access, &self.config).await?;
-        let mut headers = head::headers();
-        let request_id = String::from_utf8_lossy(id.as_bytes()).into();
-        headers.insert(REQUEST_ID, id);
         if method == Method::HEAD {
             let mut response = Response::new(full(""));
-            *response.headers_mut() = headers;
+            *response.headers_mut() = asker.headers();
             return Ok(response.into());
         }
         if !self.is_ready() {
-            return Ok(self.refuse(CloseReason::Draining, "this edge is shutting down", headers, from_event_source));
+            return Ok(self.refuse(CloseReason::Draining, "this edge is shutting down", &asker));
         }
+        let shard = self.next_shard.fetch_add(1, Ordering::Relaxed) % self.shards.len();
+        let Ok(permit) = self.shards[shard].clone().try_reserve_owned() else {
+            return Ok(self.refuse(CloseReason::Overloaded, "this edge has too much to do just now", &asker));
+        };
         let (admission, instead_of) = match self.places.admit(subscription.user.clone(), address) {
             Ok(admitted) => admitted,
-            Err(no_place) => {
-                return Ok(self.refuse(CloseReason::Limit, no_place.detail(), headers, from_event_source));
-            }
+            Err(no_place) => return Ok(self.refuse(CloseReason::Limit, no_place.detail(), &asker)),
         };
         if let Some(Whereabouts { shard, visit }) = instead_of {
             // Where a shard is too busy to listen, the user has one more for now.
             _ = self.shards[shard].try_send(Command::Close(visit, CloseReason::Replaced));
         }
-        self.cors.decorate(origin.as_ref(), &mut headers);
         let Subscription { channels, expires_at, types, naming, heartbeat, start, changes, .. } = subscription;
+        let (framing, request_id) = (asker.framing(), asker.request_id());
         let style = Style { framing, naming, heartbeat, types: types.into(), request_id, expires_at };
         let hello = Hello { client_id: client_id(), channels: channels.into() };
-        let shard = self.next_shard.fetch_add(1, Ordering::Relaxed) % self.shards.len();
-        let retry = retry_pause(CloseReason::ClientLeft);
-        if version == Version::HTTP_2 {
-            let (pipe, body) = Pipe::new();
-            let (wire, head) = (Wire::Body(pipe), head::first_line(retry));
-            let adoption = Adoption { wire, head, style, admission, hello, start, changes };
-            if self.shards[shard].try_send(Command::Adopt(Box::new(adoption))).is_err() {
-                let detail = "this edge has more to do than it can";
-                return Ok(self.refuse(CloseReason::Overloaded, detail, headers, from_event_source));
-            }
-            let mut response = Response::new(body);
-            *response.headers_mut() = headers;
-            return Ok(response.into());
-        }
-        let head = head::head(&headers, framing, retry);
-        Ok(Reply::TakeOver(TakeOver::new(move |taken| {
-            // What was read ahead is another request: it can't be answered on this connection any more.
-            let Ok(socket) = taken.stream.into_std() else { return };
-            let wire = Wire::socket(socket, self.config.send_buffer_bytes);
-            let adoption = Adoption { wire, head, style, admission, hello, start, changes };
-            if self.shards[shard].try_send(Command::Adopt(Box::new(adoption))).is_err() {
-                self.places.metrics.refused(CloseReason::Overloaded);
-            }
-        })))
+        let first = head::first_line(retry_pause(CloseReason::ClientLeft));
+        Ok(self.stream(&asker, first, move |wire, head| {
+            permit.send(Command::Adopt(Box::new(Adoption { wire, head, style, admission, hello, start, changes })));
+        }))
     }
-
-    /// Refuses a stream in the form that its client survives: an EventSource gives up for good on any status but 200.
-    fn refuse(
-        &self,
-        reason: CloseReason,
-        detail: &'static str,
-        headers: HeaderMap<HeaderValue>,
-        from_event_source: bool,
-    ) -> Reply {
-        self.places.metrics.refused(reason);
-        let pause = retry_pause(reason);
-        if !from_event_source {
-            let code = if reason == CloseReason::Limit { Code::RateLimitExceeded } else { Code::Overloaded };
-            return Problem::new(code, detail).retry_after(pause).into();
-        }
-        let data = format!(r#"{{"reason":"{}"}}"#, reason.as_str());
-        let goodbye = sse::control("closing", &data, None, Some(pause), Framing::Identity);
-        let mut response = Response::new(full(goodbye));
-        *response.headers_mut() = headers;
-        response.into()
-    }
-}
-
-/// A browser's EventSource asks for exactly this.
-fn is_event_source(headers: &HeaderMap) -> bool {
-    headers.get(ACCEPT).is_some_and(|accept| accept == "text/event-stream")
 }
 
 /// After what pause a client is to come back: soon where this was nobody's fault, later where there are too many.
 fn retry_pause(reason: CloseReason) -> Duration {
-    let millis = match reason {
+    let seconds = match reason {
         CloseReason::ClientLeft
         | CloseReason::TooSlow
         | CloseReason::TokenExpired
         | CloseReason::Idle
         | CloseReason::MaxAge
-        | CloseReason::Draining => 1_000..=3_000,
-        CloseReason::Replaced | CloseReason::Limit | CloseReason::Overloaded | CloseReason::Unavailable => {
-            15_000..=60_000
-        }
+        | CloseReason::Draining => 1..=3,
+        CloseReason::Replaced | CloseReason::Limit | CloseReason::Overloaded | CloseReason::Unavailable => 15..=60,
     };
-    Duration::from_millis(fastrand::u64(millis))
+    jittered(&(Duration::from_secs(*seconds.start())..=Duration::from_secs(*seconds.end())))
 }
 
 /// 128 random bits: whoever knows it may change the connection, so it is never logged.
@@ -366,8 +319,8 @@ fn since_1970() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
-fn connections_by_file_limit() -> usize {
+/// Descriptors that this process may have.
+fn descriptors() -> usize {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;
-    let left = limit.map_or(u64::MAX, |limit| limit.saturating_sub(DESCRIPTORS_RESERVED));
-    usize::try_from(left).unwrap_or(usize::MAX)
+    limit.and_then(|limit| usize::try_from(limit).ok()).unwrap_or(usize::MAX)
 }

@@ -5,7 +5,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use fanfare_testkit::{Fanfare, FaultProxy};
+use fanfare_testkit::{Fanfare, FaultProxy, Launch};
 
 /// Where `scripts/test` puts a Python environment and the packages of Node.
 fn tools() -> PathBuf {
@@ -107,4 +107,34 @@ async fn a_browsers_event_source_comes_back_by_itself_with_everything_it_missed(
     }
     assert!(browser.wait().expect("it ends").success());
     assert_eq!(last, "browser: ok");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn browsers_survive_refusals_and_do_not_hammer() {
+    let chromium = Path::new("/usr/bin/chromium");
+    let playwright = tools().join("node_modules/playwright-core");
+    if is_missing("Chromium", chromium) || is_missing("playwright-core", &playwright) {
+        return;
+    }
+    let full = Fanfare::dev().env("FANFARE_MAX_CONNECTIONS", "1").start();
+    let _held = full.subscribe("/events/c").connected().await;
+    let draining = Fanfare::dev().env("FANFARE_DRAIN_TIMEOUT", "1h").start();
+    let _last_to_leave = draining.subscribe("/events/c").connected().await;
+    draining.terminate();
+    draining.wait_for_log("draining");
+    let nowhere = "redis://localhost:1"; // Not by its number: that would be taken for the address that is printed.
+    let away = Fanfare::dev().arg("--redis").arg(nowhere).start();
+    let locked = Launch::command(["edge", "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0"])
+        .env("FANFARE_REDIS_URL", nowhere)
+        .env("FANFARE_AUTH_SECRET", "0123456789abcdef0123456789abcdef")
+        .start();
+    let status = Command::new("node")
+        .arg(script("refusals.mjs"))
+        .env("FANFARE_FULL", full.url())
+        .env("FANFARE_DRAINING", draining.url())
+        .env("FANFARE_AWAY", away.url())
+        .env("FANFARE_LOCKED", locked.url())
+        .env("FANFARE_TOOLS", tools())
+        .status();
+    assert!(status.expect("node is there").success());
 }

@@ -66,6 +66,8 @@ pub(super) enum Phase {
     CutOff,
     /// The last bytes go out, and until then at most.
     Closing(Instant),
+    /// It has been refused, and is held open until then; it follows nothing.
+    Held(Instant),
 }
 
 /// An open stream.
@@ -107,15 +109,16 @@ pub(super) enum Written {
 }
 
 impl Connection {
-    pub(super) fn new(wire: Wire, generation: u32, style: Style, admission: Admission, hello: Hello, now: u32) -> Self {
+    /// One that follows nothing yet.
+    pub(super) fn new(wire: Wire, generation: u32, style: Style, admission: Admission, now: u32) -> Self {
         Self {
             wire,
             generation,
             phase: Phase::Open,
             style,
             admission,
-            channels: hello.channels.clone(),
-            hello: Some(Box::new(hello)),
+            channels: Box::default(),
+            hello: None,
             backlog: Backlog::default(),
             first_has_begun: false,
             watches_room: false,

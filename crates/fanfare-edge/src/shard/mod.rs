@@ -18,6 +18,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use fanfare_protocol::sse::{Framing, Naming};
 use fanfare_protocol::{ConnectionKey, Delivery, Machine, Partition, Start, Wishes};
 use mio::{Events, Poll};
 use tokio::io::unix::AsyncFd;
@@ -55,6 +56,8 @@ const ACCESS_LOG: &str = "fanfare::access";
 pub(crate) enum Command {
     /// A connection is the shard's now.
     Adopt(Box<Adoption>),
+    /// A connection is refused and held open.
+    Hold(Box<Holding>),
     /// A connection is to go.
     Close(Visit, CloseReason),
     /// All connections are to go, spread over this time; answered when they have.
@@ -80,6 +83,18 @@ pub(crate) struct Adoption {
     pub(crate) start: Start,
     /// What the cursor says of channels changed since the URL was opened.
     pub(crate) changes: Option<Box<str>>,
+}
+
+/// A stream that is refused.
+#[derive(Debug)]
+pub(crate) struct Holding {
+    pub(crate) wire: Wire,
+    /// All that it gets.
+    pub(crate) first: Bytes,
+    pub(crate) framing: Framing,
+    pub(crate) admission: Admission,
+    /// How long it is held open.
+    pub(crate) pause: Duration,
 }
 
 /// A partition's feed, as a shard sees it.
@@ -192,6 +207,7 @@ impl Shard {
                     self.deliver();
                 }
                 Step::Apply(Command::Adopt(adoption)) => self.adopt(*adoption),
+                Step::Apply(Command::Hold(holding)) => self.hold(*holding),
                 Step::Apply(Command::Close(visit, reason)) => self.close(visit, reason),
                 Step::Apply(Command::Drain(window, done)) => self.begin_drain(window, done),
                 Step::Sockets => self.look_at_sockets(&mut events),
@@ -226,27 +242,44 @@ impl Shard {
     }
 
     fn adopt(&mut self, adoption: Adoption) {
-        let Adoption { mut wire, head, style, admission, hello, start, changes } = adoption;
+        let Adoption { wire, head, style, admission, hello, start, changes } = adoption;
+        let Some(visit) = self.take_in(wire, style, admission) else { return };
+        let connection = &mut self.sockets.connections[visit.key as usize];
+        let channels = hello.channels.clone();
+        connection.channels = channels.clone();
+        connection.hello = Some(Box::new(hello));
+        connection.admission.settle(Whereabouts { shard: self.index, visit });
+        self.registry.follow(&channels);
+        self.metrics.opened.inc();
+        self.machine.join(visit.key, &channels, start, changes);
+        self.sockets.send(visit.key, &head);
+    }
+
+    /// A stream that is refused stays open until its client may come back.
+    fn hold(&mut self, holding: Holding) {
+        let Holding { wire, first, framing, admission, pause } = holding;
+        let (naming, heartbeat) = (Naming::Named, Heartbeat::Comment);
+        let (types, request_id) = (Box::default(), Box::default());
+        let style = Style { framing, naming, heartbeat, types, request_id, expires_at: None };
+        let Some(visit) = self.take_in(wire, style, admission) else { return };
+        self.sockets.connections[visit.key as usize].phase = Phase::Held(Instant::now() + pause);
+        self.sockets.send(visit.key, &first);
+    }
+
+    /// A connection is the shard's from now on. None: it can't be watched; it is closed, and the client comes back.
+    fn take_in(&mut self, mut wire: Wire, style: Style, admission: Admission) -> Option<Visit> {
         let entry = self.sockets.connections.vacant_entry();
         let key = entry.key() as ConnectionKey;
         self.generations = self.generations.wrapping_add(1);
         let visit = Visit { key, generation: self.generations };
-        if wire.watch(&self.sockets.registry, &self.ready, visit).is_err() {
-            return; // It is closed; the client comes back.
-        }
-        let connection = Connection::new(wire, visit.generation, style, admission, hello, self.sockets.wheel.now());
-        let connection = entry.insert(connection);
-        self.registry.follow(&connection.channels);
-        connection.admission.settle(Whereabouts { shard: self.index, visit });
-        self.metrics.opened.inc();
-        let channels = connection.channels.clone();
+        wire.watch(&self.sockets.registry, &self.ready, visit).ok()?;
+        entry.insert(Connection::new(wire, visit.generation, style, admission, self.sockets.wheel.now()));
         self.sockets.wheel.visit_in(1, visit);
-        self.machine.join(key, &channels, start, changes);
-        self.sockets.send(key, &head);
         if let Some(drain) = &mut self.drain {
             drain.left.push(visit);
             drain.total += 1;
         }
+        Some(visit)
     }
 
     /// Sockets that have hung up, spoken, or take bytes again.
@@ -306,13 +339,14 @@ impl Shard {
         }
         match connection.phase {
             Phase::CutOff => return,
-            Phase::Closing(deadline) if Instant::now() < deadline => {
+            Phase::Closing(deadline) | Phase::Held(deadline) if Instant::now() < deadline => {
                 return self.sockets.wheel.visit_in(ticks(deadline - Instant::now(), self.tick), visit);
             }
             Phase::Closing(_) => {
                 connection.wire.cut();
                 return self.remove(visit.key);
             }
+            Phase::Held(_) => return self.let_go(visit.key),
             Phase::Open => {}
         }
         let now = self.sockets.wheel.now();
@@ -332,7 +366,7 @@ impl Shard {
         let id = if joining { None } else { self.machine.id(key) };
         match &connection.style.heartbeat {
             Heartbeat::Event if !joining => {
-                let unnamed = connection.style.naming == fanfare_protocol::sse::Naming::Unnamed;
+                let unnamed = connection.style.naming == Naming::Unnamed;
                 let timestamp = Some(since_1970().as_millis() as u64);
                 let data = OwnData { own_type: unnamed.then_some("heartbeat"), reason: None, timestamp };
                 self.sockets.own_frame(key, "heartbeat", &data, id, None);
@@ -365,7 +399,7 @@ impl Shard {
             match connection.phase {
                 Phase::Open => self.machine.resume(key),
                 Phase::Closing(_) if connection.wire.finish() => self.remove(key),
-                Phase::Closing(_) | Phase::CutOff => {}
+                Phase::Closing(_) | Phase::CutOff | Phase::Held(_) => {}
             }
         }
         for feed in &self.feeds {
@@ -378,17 +412,28 @@ impl Shard {
     /// A connection is to go, if it is still there.
     fn close(&mut self, visit: Visit, reason: CloseReason) {
         let connection = self.sockets.connections.get(visit.key as usize);
-        if connection.is_some_and(|c| c.generation == visit.generation && c.phase == Phase::Open) {
-            self.sockets.ended.push((visit.key, reason));
+        match connection.filter(|c| c.generation == visit.generation).map(|c| c.phase) {
+            Some(Phase::Open) => self.sockets.ended.push((visit.key, reason)),
+            Some(Phase::Held(_)) => self.let_go(visit.key),
+            Some(Phase::CutOff | Phase::Closing(_)) | None => {}
         }
+    }
+
+    /// A refused client may come back.
+    fn let_go(&mut self, key: ConnectionKey) {
+        let last = self.sockets.connections[key as usize].style.framing.last_chunk();
+        if !last.is_empty() {
+            self.sockets.send(key, &last);
+        }
+        self.remove(key); // What is still to be written isn't worth waiting for.
     }
 
     /// A connection ends, for whatever reason. Only the first one counts.
     fn end(&mut self, key: ConnectionKey, reason: CloseReason) {
         let Some(connection) = self.sockets.connections.get_mut(key as usize) else { return };
         let visit = Visit { key, generation: connection.generation };
-        if matches!(connection.phase, Phase::Closing(_)) {
-            return self.remove(key); // It left while its last bytes went out.
+        if matches!(connection.phase, Phase::Closing(_) | Phase::Held(_)) {
+            return self.remove(key); // It left while its last bytes went out, or had been refused anyway.
         }
         connection.phase = Phase::CutOff;
         self.machine.leave(key);
@@ -434,7 +479,7 @@ impl Shard {
             true => 1.0,
             false => (drain.begin.elapsed().as_secs_f64() / drain.window.as_secs_f64()).min(1.0),
         };
-        let still = (drain.total as f64 * (1.0 - share)) as usize;
+        let still = (drain.total as f64 * (1.0 - share)).ceil() as usize;
         let due = drain.left.split_off(still.min(drain.left.len()));
         let all_are_told = drain.left.is_empty();
         for visit in due {

@@ -6,6 +6,7 @@ mod drain;
 mod http2;
 mod lifetimes;
 mod limits;
+mod overload;
 mod resume;
 mod routes;
 mod slow_readers;

@@ -47,11 +47,21 @@ impl TestEdge {
     }
 
     pub(crate) async fn guarded(backbone: Backbone, config: EdgeConfig, access: Access) -> Self {
+        Self::build(backbone, config, access, true).await
+    }
+
+    /// One whose shards and feeds have ended.
+    pub(crate) async fn without_services() -> Self {
+        let backbone = Backbone::in_process(Partitions::ONE, RETENTION);
+        Self::build(backbone, EdgeConfig::default(), Access::Dev(None), false).await
+    }
+
+    async fn build(backbone: Backbone, config: EdgeConfig, access: Access, run: bool) -> Self {
         let metrics = prometheus::Registry::new();
         let cors = Arc::new(Cors::nobody());
         let (edge, services) = Edge::new(backbone.clone(), config, access, cors, &metrics).expect("starts");
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-        services.into_iter().for_each(|service| drop(tasks.spawn(service.future)));
+        services.into_iter().filter(|_| run).for_each(|service| drop(tasks.spawn(service.future)));
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("bound");
         let handler = edge.clone();
