@@ -9,6 +9,7 @@ mod close; // Why connections end.
 mod config;
 mod feed; // From backbone to stream.
 mod head; // The response's head.
+mod history; // What channels retain.
 mod metrics;
 mod refusal; // No place, no time.
 mod registry; // Who is connected.
@@ -92,6 +93,7 @@ pub enum StartError {
 /// An edge. Its services do the work; this handle lets connections in and out.
 #[derive(Debug)]
 pub struct Edge {
+    backbone: Backbone,
     config: Arc<EdgeConfig>,
     access: Access,
     cors: Arc<Cors>,
@@ -176,6 +178,7 @@ impl Edge {
             held: AtomicUsize::new(0),
         };
         let edge = Self {
+            backbone,
             config,
             access,
             cors,
@@ -213,6 +216,10 @@ impl Edge {
         }
         match route {
             router::Route::Events => self.open(request, peer).await.unwrap_or_else(Reply::from),
+            router::Route::History => {
+                let answer = history::history(&request, &self.access, &self.backbone).await;
+                answer.map_or_else(Reply::from, Reply::from)
+            }
         }
     }
 

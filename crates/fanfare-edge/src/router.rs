@@ -7,19 +7,22 @@ use http::Method;
 pub(crate) enum Route {
     /// `GET`, `POST` `/events`, `GET` `/events/{channel}`: opens a stream.
     Events,
+    /// `GET` `/channels/{channel}/history`: what a channel retains.
+    History,
 }
 
 /// Methods of [`Route::Events`] on `/events`.
 const EVENTS: &str = "GET, HEAD, POST, OPTIONS";
-/// Methods of [`Route::Events`] on `/events/{channel}`.
+/// Methods of [`Route::Events`] on `/events/{channel}`, and of [`Route::History`].
 const CHANNEL: &str = "GET, HEAD, OPTIONS";
 
 /// The route of a path, with the methods that it allows. None: the path is none of the edge's.
 pub(crate) fn route(path: &str) -> Option<(Route, &'static str)> {
     let mut segments = path.strip_prefix('/')?.split('/');
-    match (segments.next()?, segments.next(), segments.next()) {
-        ("events", None, _) => Some((Route::Events, EVENTS)),
-        ("events", Some(channel), None) if !channel.is_empty() => Some((Route::Events, CHANNEL)),
+    match (segments.next()?, segments.next(), segments.next(), segments.next()) {
+        ("events", None, ..) => Some((Route::Events, EVENTS)),
+        ("events", Some(channel), None, _) if !channel.is_empty() => Some((Route::Events, CHANNEL)),
+        ("channels", Some(channel), Some("history"), None) if !channel.is_empty() => Some((Route::History, CHANNEL)),
         _ => None,
     }
 }
@@ -35,10 +38,12 @@ mod tests {
 
     #[test]
     fn only_paths_of_the_edge_are_its_own() {
-        for path in ["/events", "/events/server:7", "/events/a%2Fb"] {
+        for path in ["/events", "/events/server:7", "/events/a%2Fb", "/channels/a%2Fb/history"] {
             assert!(route(path).is_some(), "{path}");
         }
-        for path in ["/", "/event", "/events/", "/events/a/b", "/publish", "events"] {
+        for path in
+            ["/", "/event", "/events/", "/events/a/b", "/publish", "events", "/channels/a", "/channels//history"]
+        {
             assert!(route(path).is_none(), "{path}");
         }
         assert!(allows(EVENTS, &Method::POST) && !allows(CHANNEL, &Method::POST));

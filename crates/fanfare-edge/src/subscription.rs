@@ -160,7 +160,8 @@ fn asked_for(query: &Query, body: &Body, subscriber: &Subscriber) -> Result<Vec<
     Ok(channels)
 }
 
-fn channel(name: &str, place: &str) -> Result<Channel, Problem> {
+/// A channel that someone names.
+pub(crate) fn channel(name: &str, place: &str) -> Result<Channel, Problem> {
     Channel::parse(name).map_err(|error| {
         let problem = Problem::invalid(error.to_string()).at(place);
         match name.contains('*') {

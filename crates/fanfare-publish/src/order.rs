@@ -3,9 +3,9 @@
 use std::num::NonZeroU32;
 
 use fanfare_auth::PublishKey;
+use fanfare_backbone::event_id;
 use fanfare_http::Problem;
-use fanfare_protocol::{Channel, Content, Draft, EventType, Key, UserId, write_cursor};
-use fanfare_protocol::{Partition, Partitions, Point};
+use fanfare_protocol::{Channel, Content, Draft, EventType, Key, UserId};
 
 use crate::Inner;
 use crate::idempotency::{RepeatKey, digest};
@@ -176,11 +176,4 @@ impl Inner {
         Err(Problem::new(fanfare_http::Code::PayloadTooLarge, detail)
             .details(serde_json::json!({ "size": size, "limit": limit })))
     }
-}
-
-/// An event's public name, which is also a cursor for its partition.
-pub(crate) fn event_id(partitions: Partitions, partition: Partition, point: Point) -> String {
-    let mut id = Vec::with_capacity(32);
-    write_cursor(&mut id, partitions, (partition, point), [], "", None);
-    String::from_utf8(id).expect("a cursor is ASCII")
 }

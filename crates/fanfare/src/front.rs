@@ -44,7 +44,10 @@ impl Front {
             return Ok(answer.into());
         }
         let path = request.uri().path();
-        if self.edge.serves(path) {
+        // Where both have a path, everything that is open at one is open at the other: here it is all. An edge's takes
+        // the names of users, the publish API's has the further methods.
+        let reads = matches!(*request.method(), Method::GET | Method::HEAD);
+        if self.edge.serves(path) && (reads || !PublishApi::handles(path)) {
             return Ok(self.edge.clone().handle(request, peer).await);
         }
         if PublishApi::handles(path) {

@@ -11,7 +11,7 @@ use crate::support::{RETENTION, Subscriber, TestEdge};
 
 const SECRET: &str = "a secret of thirty-two characters";
 
-async fn guarded() -> TestEdge {
+pub(crate) async fn guarded() -> TestEdge {
     let config = AuthConfig {
         secret: Some(Secrets::parse(SECRET).expect("a secret")),
         anonymous_channels: Patterns::parse("public:*").expect("patterns"),
@@ -22,7 +22,7 @@ async fn guarded() -> TestEdge {
     TestEdge::guarded(Backbone::in_process(Partitions::ONE, RETENTION), config, access).await
 }
 
-fn token(user: &str, channels: &[&str], ttl: Duration) -> String {
+pub(crate) fn token(user: &str, channels: &[&str], ttl: Duration) -> String {
     let order = TokenOrder {
         user: Some(UserId::parse(user).expect("valid")),
         channels: channels.iter().map(|pattern| Pattern::parse(pattern).expect("valid")).collect(),

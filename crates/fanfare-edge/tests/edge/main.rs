@@ -3,6 +3,7 @@
 mod access;
 mod bad_input;
 mod drain;
+mod history;
 mod http2;
 mod lifetimes;
 mod limits;

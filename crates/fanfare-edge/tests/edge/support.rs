@@ -183,6 +183,13 @@ impl Subscriber {
         .expect("something comes")
     }
 
+    /// All that is still to come.
+    pub(crate) async fn rest(&mut self) -> String {
+        let end = async { while self.read().await {} };
+        timeout(PATIENCE, end).await.expect("it ends");
+        String::from_utf8(std::mem::take(&mut self.body)).expect("text")
+    }
+
     /// What is sent back as `Last-Event-ID`.
     pub(crate) fn last_id(&self) -> String {
         self.decoder.last_event_id().to_owned()
