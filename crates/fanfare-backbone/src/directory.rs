@@ -35,7 +35,7 @@ impl fmt::Display for NodeId {
 
 /// What connections are counted by.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub enum Entry {
+pub enum Counted {
     /// Those that follow a channel.
     Channel(Channel),
     /// Those of a user, whatever they follow.
@@ -44,7 +44,7 @@ pub enum Entry {
     Listener(Channel, Option<UserId>),
 }
 
-impl Entry {
+impl Counted {
     /// Its name in the directory. Neither channels nor user ids have control characters, so names sort by channel and
     /// then by user.
     pub(crate) fn name(&self) -> Vec<u8> {
@@ -108,8 +108,8 @@ impl Backbone {
     ///
     /// # Errors
     /// The backbone can't be reached.
-    pub async fn counts(&self, entries: &[Entry]) -> Result<Vec<u64>, BackboneError> {
-        let names: Vec<_> = entries.iter().map(Entry::name).collect();
+    pub async fn counts(&self, entries: &[Counted]) -> Result<Vec<u64>, BackboneError> {
+        let names: Vec<_> = entries.iter().map(Counted::name).collect();
         match self {
             Self::InProcess(backbone) => Ok(backbone.directory.counts(&names)),
             Self::Redis(backbone) => Ok(backbone.counts(&names).await?),
@@ -142,7 +142,7 @@ impl Backbone {
         after: Option<&UserId>,
         limit: usize,
     ) -> Result<Roll<UserId>, BackboneError> {
-        let mut from = Entry::Listener(channel.clone(), after.cloned()).name();
+        let mut from = Counted::Listener(channel.clone(), after.cloned()).name();
         from.push(0);
         let names = Names { from, to: format!("p{channel}\x01").into() };
         let user_at = channel.as_str().len() + 2;
@@ -184,7 +184,7 @@ impl Node {
     ///
     /// # Errors
     /// It isn't in, or may not be: then [`Node::begin`] anew, and tell everything.
-    pub async fn report(&mut self, changes: &[(Entry, u32)]) -> Result<(), ReportError> {
+    pub async fn report(&mut self, changes: &[(Counted, u32)]) -> Result<(), ReportError> {
         let mut rest = changes;
         loop {
             let (batch, others) = rest.split_at(rest.len().min(BATCH_MAX));

@@ -15,7 +15,7 @@ use std::sync::Arc;
 
 use fanfare_protocol::{Channel, Draft, Marker, PageLimit, Partition, Partitions, Point, Retention};
 
-pub use directory::{Entry, LEASE, Node, NodeId, ReportError, Roll};
+pub use directory::{Counted, LEASE, Node, NodeId, ReportError, Roll};
 pub use history::{History, HistoryPage, HistoryQuery, HistoryQueryError, event_id};
 use in_process::InProcess;
 pub use link::{Link, LinkEvent};

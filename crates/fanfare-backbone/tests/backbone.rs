@@ -6,7 +6,7 @@ mod support;
 use std::collections::HashSet;
 use std::time::Duration;
 
-use fanfare_backbone::{Backbone, Entry, Link, LinkEvent, Node, NodeId, PublishError, RedisConfig, Secret};
+use fanfare_backbone::{Backbone, Counted, Link, LinkEvent, Node, NodeId, PublishError, RedisConfig, Secret};
 use fanfare_protocol::{
     Answer, Channel, Confirmation, Content, Draft, Idempotency, PageLimit, Partitions, Position, Query, Retention,
     UserId,
@@ -312,15 +312,15 @@ async fn thousands_of_channels_are_subscribed_and_each_is_confirmed(backbone: Ba
     }
 }
 
-async fn node(backbone: &Backbone, changes: &[(Entry, u32)]) -> Node {
+async fn node(backbone: &Backbone, changes: &[(Counted, u32)]) -> Node {
     let mut node = backbone.node(NodeId::random());
     node.begin().await.expect("begins");
     node.report(changes).await.expect("told");
     node
 }
 
-fn follows(name: &str) -> Entry {
-    Entry::Channel(channel(name))
+fn follows(name: &str) -> Counted {
+    Counted::Channel(channel(name))
 }
 
 fn user(id: &str) -> UserId {
@@ -328,8 +328,8 @@ fn user(id: &str) -> UserId {
 }
 
 async fn what_nodes_tell_is_added_up_until_they_leave(backbone: Backbone) {
-    let (alice, bob) = (Entry::User(user("alice")), Entry::User(user("bob\u{fc}")));
-    let nameless = Entry::Listener(channel("a"), None);
+    let (alice, bob) = (Counted::User(user("alice")), Counted::User(user("bob\u{fc}")));
+    let nameless = Counted::Listener(channel("a"), None);
     let entries = [follows("a"), follows("b"), alice.clone(), bob.clone(), nameless.clone()];
     let counts = async || backbone.counts(&entries).await.expect("reads");
     assert_eq!(counts().await, [0; 5]);
@@ -378,9 +378,9 @@ async fn the_directory_is_read_in_sorted_pages(backbone: Backbone) {
     first.leave().await.expect("leaves");
     second.leave().await.expect("leaves");
 
-    let listener = |id: &str| Entry::Listener(channel("a"), Some(user(id)));
-    let other = |name: &str| Entry::Listener(channel(name), Some(user("other")));
-    let nameless = Entry::Listener(channel("a"), None);
+    let listener = |id: &str| Counted::Listener(channel("a"), Some(user(id)));
+    let other = |name: &str| Counted::Listener(channel(name), Some(user("other")));
+    let nameless = Counted::Listener(channel("a"), None);
     let third = [(listener("z\u{fc}"), 2), (listener("b"), 1), (nameless, 9), (other("a:b"), 1), (other("b"), 1)];
     let _third = node(&backbone, &third).await;
     let _fourth = node(&backbone, &[(listener("b"), 3), (listener("a"), 1)]).await;

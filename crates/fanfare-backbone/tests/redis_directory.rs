@@ -4,7 +4,7 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use fanfare_backbone::{Backbone, Entry, LEASE, Node, NodeId, RedisConfig, ReportError, Secret};
+use fanfare_backbone::{Backbone, Counted, LEASE, Node, NodeId, RedisConfig, ReportError, Secret};
 use fanfare_protocol::{Channel, Retention, UserId};
 use redis::Value;
 use support::{FLAVOURS, PATIENCE, Server};
@@ -22,8 +22,8 @@ fn backbone(server: &Server) -> Backbone {
     Backbone::redis(&config, RETENTION).expect("a good configuration")
 }
 
-fn channel(name: &str) -> Entry {
-    Entry::Channel(Channel::parse(name).expect("valid"))
+fn channel(name: &str) -> Counted {
+    Counted::Channel(Channel::parse(name).expect("valid"))
 }
 
 async fn begun(backbone: &Backbone, id: NodeId) -> Node {
@@ -32,7 +32,7 @@ async fn begun(backbone: &Backbone, id: NodeId) -> Node {
     node
 }
 
-async fn count(backbone: &Backbone, entry: &Entry) -> u64 {
+async fn count(backbone: &Backbone, entry: &Counted) -> u64 {
     backbone.counts(std::slice::from_ref(entry)).await.expect("reads")[0]
 }
 
@@ -169,13 +169,13 @@ async fn what_users_who_come_and_go_cost() {
             let entries = (0..USERS).flat_map(|n| {
                 let user = UserId::parse(&format!("{n:08}")).expect("valid");
                 [
-                    Entry::Channel(user.inbox()),
-                    Entry::User(user.clone()),
-                    Entry::Listener(dashboard.clone(), Some(user)),
+                    Counted::Channel(user.inbox()),
+                    Counted::User(user.clone()),
+                    Counted::Listener(dashboard.clone(), Some(user)),
                 ]
             });
             let changes: Vec<_> = entries.map(|entry| (entry, count)).collect();
-            let all = [Entry::Channel(Channel::broadcast()), Entry::Channel(dashboard.clone())];
+            let all = [Counted::Channel(Channel::broadcast()), Counted::Channel(dashboard.clone())];
             [changes, all.map(|entry| (entry, count * USERS)).to_vec()].concat()
         };
         let (before, _) = used(&server).await;

@@ -4,6 +4,7 @@ use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use fanfare_http::TrustedProxies;
+use fanfare_protocol::ByNamespace;
 use serde::Deserialize;
 
 use crate::routes::Routes;
@@ -56,6 +57,9 @@ pub struct EdgeConfig {
     pub routes: Routes,
     /// Workers that share the connections. None: one for each core.
     pub shards: Option<usize>,
+    /// Whether it is told who follows a channel. Never of the broadcast.
+    #[serde(skip)]
+    pub presence: ByNamespace<bool>,
 }
 
 /// What happens when a user has as many connections as one may have, and opens another.
@@ -113,6 +117,7 @@ impl Default for EdgeConfig {
             send_buffer_bytes: 64 * 1024,
             routes: Routes::default(),
             shards: None,
+            presence: ByNamespace::everywhere(false),
         }
     }
 }

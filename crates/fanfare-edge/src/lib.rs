@@ -5,8 +5,10 @@
 //! request and lets go of the socket; from there on no task, no wake-up and no buffer belongs to a connection.
 
 mod admission; // Its place on this edge.
+mod changes; // What the directory isn't told yet.
 mod close; // Why connections end.
 mod config;
+mod directory; // Who listens here, told to all.
 mod feed; // From backbone to stream.
 mod head; // The response's head.
 mod history; // What channels retain.
@@ -25,7 +27,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use fanfare_auth::Access;
-use fanfare_backbone::Backbone;
+use fanfare_backbone::{Backbone, NodeId};
 use fanfare_http::{Cors, Peer, Problem, Reply, Request, full, options};
 use fanfare_protocol::{Machine, MachineLimits, SHARDS_MAX};
 use http::{Method, Response};
@@ -70,8 +72,8 @@ fn limits(config: &EdgeConfig) -> MachineLimits {
     }
 }
 
-/// A part of the edge that must outlive every connection: a feed or a shard. Whoever starts the edge runs it; if it
-/// ends early, the process should drain.
+/// A part of the edge that must outlive every connection: a feed, a shard, what tells the directory. Whoever starts
+/// the edge runs it; if it ends early, the process should drain.
 pub struct Service {
     /// For logs.
     pub name: String,
@@ -122,7 +124,7 @@ impl Edge {
         let partitions = backbone.partitions();
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let shards = config.shards.unwrap_or(cores).clamp(1, SHARDS_MAX);
-        let connections = Arc::new(Registry::default());
+        let connections = Arc::new(Registry::new(config.presence.clone()));
         let bells: Vec<_> = partitions.all().map(|_| Arc::new(Notify::new())).collect();
         let mut services = Vec::new();
         let mut ports: Vec<Vec<ShardPort>> = bells.iter().map(|_| Vec::new()).collect();
@@ -161,6 +163,8 @@ impl Edge {
             let future = Box::pin(driver.run(stop.clone()));
             services.push(Service { name: format!("feed {partition}"), future });
         }
+        let telling = directory::run(backbone.node(NodeId::random()), connections.clone(), stop.clone());
+        services.push(Service { name: "directory".to_owned(), future: Box::pin(telling) });
         let descriptors = descriptors();
         let held_max = config.held_max.unwrap_or_else(|| HELD_MAX.min(descriptors / HELD_SHARE));
         let by_descriptors = descriptors.saturating_sub(DESCRIPTORS_RESERVED + held_max);

@@ -1,23 +1,31 @@
 //! Who is connected to this edge: a sharded map, keyed by user, by address and by channel.
 //!
 //! Shards write it as connections come and go; limits read it. Only closures touch an entry, so that no guard lives
-//! longer than a line and none is held while something is awaited or sent.
+//! longer than a line and none is held while something is awaited or sent. What has changed is noted for the directory,
+//! which is told by `directory`.
 
 use std::collections::VecDeque;
+use std::hash::Hash;
 use std::net::IpAddr;
 
 use dashmap::DashMap;
-use fanfare_protocol::{Channel, UserId};
+use fanfare_backbone::Counted;
+use fanfare_protocol::{ByNamespace, Channel, UserId};
 
+use crate::changes::Changes;
 use crate::config::AtUserLimit;
 use crate::shard::Whereabouts;
 
 /// The connections of an edge, counted.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Registry {
     users: DashMap<UserId, User>,
     addresses: DashMap<IpAddr, u32>,
     channels: DashMap<Channel, u32>,
+    /// Who follows a channel, only where that is to be told. None: those that are nobody's.
+    listeners: DashMap<(Channel, Option<UserId>), u32>,
+    presence: ByNamespace<bool>,
+    changes: Changes,
 }
 
 /// The connections of one user.
@@ -41,9 +49,21 @@ pub(crate) enum Entry {
 }
 
 impl Registry {
+    /// Nobody is connected yet. `presence` says of which channels it is to be told who follows them.
+    pub(crate) fn new(presence: ByNamespace<bool>) -> Self {
+        let (users, addresses, channels, listeners) = Default::default();
+        Self { users, addresses, channels, listeners, presence, changes: Changes::default() }
+    }
+
     /// Counts a connection of a user in. Where there are `max` already, the oldest goes for it or it is refused; so it
     /// is where those that went are twice as many and haven't gone yet.
     pub(crate) fn admit(&self, user: &UserId, max: usize, at_limit: AtUserLimit) -> Entry {
+        let entry = self.count_in(user, max, at_limit);
+        self.changes.note([Counted::User(user.clone())]);
+        entry
+    }
+
+    fn count_in(&self, user: &UserId, max: usize, at_limit: AtUserLimit) -> Entry {
         let mut user = self.users.entry(user.clone()).or_default();
         let connections = user.connections as usize;
         let entry = match at_limit {
@@ -63,6 +83,7 @@ impl Registry {
             user.connections = user.connections.saturating_sub(1);
         }
         self.users.remove_if(user, |_, user| user.connections == 0);
+        self.changes.note([Counted::User(user.clone())]);
     }
 
     /// Where a user's newest connection is.
@@ -92,18 +113,72 @@ impl Registry {
         decrement(&self.addresses, &address);
     }
 
-    /// A connection follows these channels.
-    pub(crate) fn follow<'a>(&self, channels: impl IntoIterator<Item = &'a Channel>) {
+    /// A connection of this user follows these channels.
+    pub(crate) fn follow(&self, user: Option<&UserId>, channels: &[Channel]) {
         for channel in channels {
             *self.channels.entry(channel.clone()).or_insert(0) += 1;
+            if self.tells_who_follows(channel) {
+                *self.listeners.entry((channel.clone(), user.cloned())).or_insert(0) += 1;
+            }
         }
+        self.changes.note(self.counted(user, channels));
     }
 
-    /// A connection follows these channels no longer.
-    pub(crate) fn unfollow<'a>(&self, channels: impl IntoIterator<Item = &'a Channel>) {
+    /// A connection of this user follows these channels no longer.
+    pub(crate) fn unfollow(&self, user: Option<&UserId>, channels: &[Channel]) {
         for channel in channels {
             decrement(&self.channels, channel);
+            if self.tells_who_follows(channel) {
+                decrement(&self.listeners, &(channel.clone(), user.cloned()));
+            }
         }
+        self.changes.note(self.counted(user, channels));
+    }
+
+    /// What the directory is to be told: whatever has changed, with its count now. None: everything, see
+    /// [`Registry::everything`].
+    pub(crate) fn changes(&self) -> Option<Vec<(Counted, u32)>> {
+        let count = |counted: Counted| {
+            let count = match &counted {
+                Counted::Channel(channel) => count(&self.channels, channel),
+                Counted::User(user) => self.users.get(user).map_or(0, |user| user.connections),
+                Counted::Listener(channel, user) => count(&self.listeners, &(channel.clone(), user.clone())),
+            };
+            (counted, count)
+        };
+        Some(self.changes.take()?.into_iter().map(count).collect())
+    }
+
+    /// All that is counted. What changes meanwhile is noted.
+    pub(crate) fn everything(&self) -> Vec<(Counted, u32)> {
+        let mut all = Vec::new();
+        all.extend(self.users.iter().map(|user| (Counted::User(user.key().clone()), user.connections)));
+        let channels = self.channels.iter().filter(|channel| !channel.key().is_internal());
+        all.extend(channels.map(|channel| (Counted::Channel(channel.key().clone()), *channel)));
+        all.extend(self.listeners.iter().map(|listener| {
+            let (channel, user) = listener.key().clone();
+            (Counted::Listener(channel, user), *listener)
+        }));
+        all
+    }
+
+    /// What was taken got lost: everything has to be told anew.
+    pub(crate) fn everything_has_changed(&self) {
+        self.changes.everything();
+    }
+
+    /// Of the broadcast it is only told how many follow it: it would list everybody.
+    fn tells_who_follows(&self, channel: &Channel) -> bool {
+        *self.presence.of(channel) && !channel.is_broadcast() && !channel.is_internal()
+    }
+
+    fn counted(&self, user: Option<&UserId>, channels: &[Channel]) -> impl Iterator<Item = Counted> {
+        let told = channels.iter().filter(|channel| !channel.is_internal());
+        told.flat_map(move |channel| {
+            let listener = || Counted::Listener(channel.clone(), user.cloned());
+            [Some(Counted::Channel(channel.clone())), self.tells_who_follows(channel).then(listener)]
+        })
+        .flatten()
     }
 
     /// Connections of a user on this edge.
@@ -113,7 +188,7 @@ impl Registry {
 
     /// Connections on this edge that follow a channel.
     pub fn listeners(&self, channel: &Channel) -> usize {
-        self.channels.get(channel).map_or(0, |listeners| *listeners as usize)
+        count(&self.channels, channel) as usize
     }
 
     /// Channels with listeners on this edge.
@@ -122,7 +197,11 @@ impl Registry {
     }
 }
 
-fn decrement<K: std::hash::Hash + Eq>(counts: &DashMap<K, u32>, key: &K) {
+fn count<K: Hash + Eq>(counts: &DashMap<K, u32>, key: &K) -> u32 {
+    counts.get(key).map_or(0, |count| *count)
+}
+
+fn decrement<K: Hash + Eq>(counts: &DashMap<K, u32>, key: &K) {
     if let Some(mut count) = counts.get_mut(key) {
         *count = count.saturating_sub(1);
     }
@@ -135,7 +214,7 @@ mod tests {
 
     #[test]
     fn a_user_is_admitted_up_to_the_limit_and_again_when_one_left() {
-        let registry = Registry::default();
+        let registry = Registry::new(ByNamespace::everywhere(false));
         let user = UserId::parse("42").expect("valid");
         let admit = || registry.admit(&user, 2, AtUserLimit::Reject);
         assert_eq!([admit(), admit(), admit()], [Entry::Admitted, Entry::Admitted, Entry::Refused]);
@@ -146,7 +225,7 @@ mod tests {
 
     #[test]
     fn the_oldest_goes_for_a_new_one_as_long_as_those_that_go_are_not_too_many() {
-        let registry = Registry::default();
+        let registry = Registry::new(ByNamespace::everywhere(false));
         let user = UserId::parse("42").expect("valid");
         let admit = || registry.admit(&user, 2, AtUserLimit::ReplaceOldest);
         let at = |shard| Whereabouts { shard, ..Whereabouts::default() };
@@ -165,12 +244,57 @@ mod tests {
 
     #[test]
     fn what_nobody_follows_is_forgotten() {
-        let registry = Registry::default();
+        let registry = Registry::new(ByNamespace::everywhere(false));
         let channels = [Channel::broadcast(), Channel::parse("server:7").expect("valid")];
-        registry.follow(&channels);
-        registry.follow(&channels[..1]);
+        registry.follow(None, &channels);
+        registry.follow(None, &channels[..1]);
         assert_eq!((registry.listeners(&channels[0]), registry.channels()), (2, 2));
-        registry.unfollow(&channels);
+        registry.unfollow(None, &channels);
         assert_eq!((registry.listeners(&channels[0]), registry.channels()), (1, 1));
+    }
+
+    #[test]
+    fn what_has_changed_is_told_once_with_its_count_of_now_and_who_follows_only_where_asked_for() {
+        let mut presence = ByNamespace::everywhere(false);
+        for namespace in ["room", "broadcast", "$call"] {
+            presence.own.insert(namespace.into(), true);
+        }
+        let registry = Registry::new(presence);
+        assert!(registry.changes().is_none(), "at first, everything");
+        let alice = UserId::parse("alice").expect("valid");
+        let channels = ["room:1", "server:7", "broadcast", "$call:1"].map(|name| Channel::parse(name).expect("valid"));
+        let [room, server, broadcast, _] = &channels;
+        registry.admit(&alice, 9, AtUserLimit::Reject);
+        registry.follow(Some(&alice), &channels);
+        registry.follow(None, &channels[..1]);
+        let sorted = |mut told: Vec<(Counted, u32)>| {
+            told.sort_by_key(|(counted, _)| format!("{counted:?}"));
+            told
+        };
+        let told = [
+            (Counted::Channel(broadcast.clone()), 1),
+            (Counted::Channel(room.clone()), 2),
+            (Counted::Channel(server.clone()), 1),
+            (Counted::Listener(room.clone(), None), 1),
+            (Counted::Listener(room.clone(), Some(alice.clone())), 1),
+            (Counted::User(alice.clone()), 1),
+        ];
+        assert_eq!(sorted(registry.changes().expect("differences")), told);
+        assert_eq!(sorted(registry.everything()), told);
+        assert_eq!(registry.changes(), Some(vec![]), "once");
+
+        registry.unfollow(Some(&alice), &channels);
+        registry.dismiss(&alice);
+        registry.unfollow(None, &channels[..1]);
+        registry.follow(None, &channels[..1]);
+        let told = told.map(|(counted, _)| {
+            let left =
+                matches!(&counted, Counted::Channel(channel) | Counted::Listener(channel, None) if channel == room);
+            (counted, u32::from(left))
+        });
+        assert_eq!(sorted(registry.changes().expect("differences")), told);
+        registry.everything_has_changed();
+        registry.follow(None, &channels[1..2]);
+        assert!(registry.changes().is_none());
     }
 }

@@ -75,6 +75,14 @@ impl Pattern {
         }
     }
 
+    /// What all names in the set begin with.
+    pub fn prefix(&self) -> &str {
+        match &self.0 {
+            Shape::Channel(channel) => channel.as_str(),
+            Shape::Prefix(prefix) => prefix,
+        }
+    }
+
     /// Whether everything that `other` matches is matched by this one too: who holds this may hand `other` on.
     pub fn covers(&self, other: &Self) -> bool {
         match (&self.0, &other.0) {

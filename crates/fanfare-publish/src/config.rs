@@ -10,11 +10,16 @@ pub struct PublishConfig {
     /// Bytes of one event's data at most, as it is delivered. An event is copied to every subscriber and kept in
     /// history, so what is larger belongs elsewhere and its address into the event.
     pub payload_bytes_max: ByNamespace<NonZeroUsize>,
+    /// Whether edges tell who follows a channel. Never of the broadcast.
+    pub presence: ByNamespace<bool>,
 }
 
 impl Default for PublishConfig {
     fn default() -> Self {
-        Self { payload_bytes_max: ByNamespace::everywhere(NonZeroUsize::new(64 * 1024).expect("not zero")) }
+        Self {
+            payload_bytes_max: ByNamespace::everywhere(NonZeroUsize::new(64 * 1024).expect("not zero")),
+            presence: ByNamespace::everywhere(false),
+        }
     }
 }
 

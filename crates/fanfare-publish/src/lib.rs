@@ -3,7 +3,7 @@
 //!
 //! A request goes through `router`, is read and checked whole (`entry`), becomes an `Order` of events and is
 //! published through the backbone; what came of it is an `Outcome`. Only NDJSON (`lines`) is published while it is
-//! still being read. Nothing here knows who is listening.
+//! still being read. Who is listening is known only as far as edges tell it (`listeners`).
 
 mod router; // Every route.
 
@@ -15,6 +15,7 @@ mod order; // … what is published of it …
 mod outcome; // … and what they are told.
 
 mod lines;
+mod listeners;
 mod minting;
 mod reads;
 

@@ -1,7 +1,7 @@
 //! What can be read of a channel: where it stands, and what it retains.
 
 use fanfare_auth::PublishKey;
-use fanfare_backbone::{HistoryQuery, event_id};
+use fanfare_backbone::{Counted, HistoryQuery, event_id};
 use fanfare_http::{Problem, Query, Request, Response, json};
 use fanfare_protocol::{Channel, Point};
 use http::StatusCode;
@@ -16,9 +16,10 @@ struct Standing<'a> {
     cursor: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     last: Option<String>,
+    listeners: u64,
 }
 
-/// `GET /channels/{c}`: a cursor of now, and the id of the newest event where it is known.
+/// `GET /channels/{c}`: a cursor of now, the id of the newest event where it is known, and how many listen.
 pub(crate) async fn channel(
     api: &PublishApi,
     request: &Request,
@@ -28,13 +29,17 @@ pub(crate) async fn channel(
     Query::parse(request.uri().query())?.only(&[])?;
     publisher.check_read(channel)?;
     let backbone = &api.0.backbone;
-    let marker = backbone.standing(channel).await.map_err(|error| unreadable(&error))?;
+    let counted = [Counted::Channel(channel.clone())];
+    let read = tokio::try_join!(backbone.standing(channel), backbone.counts(&counted));
+    let (marker, listeners) = read.map_err(|error| unreadable(&error))?;
     let id = |pos| {
         let partitions = backbone.partitions();
         event_id(partitions, partitions.of(channel), Point { epoch: marker.epoch, pos })
     };
     let last = marker.lasts.first().and_then(|(_, last)| *last).map(id);
-    Ok(json(StatusCode::OK, &Standing { channel: channel.as_str(), cursor: id(marker.last), last }))
+    let standing =
+        Standing { channel: channel.as_str(), cursor: id(marker.last), last, listeners: listeners.iter().sum() };
+    Ok(json(StatusCode::OK, &standing))
 }
 
 /// `GET /channels/{c}/history`: a page of what is retained, oldest first, and the cursor to go on from.

@@ -2,20 +2,23 @@
 
 use fanfare_auth::PublishKey;
 use fanfare_http::{Code, Problem, Request, Response, options, path_segments};
-use fanfare_protocol::Channel;
+use fanfare_protocol::{Channel, UserId};
 use http::Method;
 
-use crate::{PublishApi, entry, minting, reads};
+use crate::{PublishApi, entry, listeners, minting, reads};
 
-/// A route, and the channel's name in its path, still percent-encoded.
+/// A route, and the channel's or user's name in its path, still percent-encoded.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Route {
     Notify,
     Broadcast,
     Publish,
     Tokens,
+    Channels,
     Channel(String),
     History(String),
+    Presence(String),
+    User(String),
 }
 
 impl Route {
@@ -26,10 +29,15 @@ impl Route {
             ("broadcast", None, ..) => Some(Self::Broadcast),
             ("publish", None, ..) => Some(Self::Publish),
             ("tokens", None, ..) => Some(Self::Tokens),
+            ("channels", None, ..) => Some(Self::Channels),
             ("channels", Some(channel), None, _) if !channel.is_empty() => Some(Self::Channel(channel.to_owned())),
             ("channels", Some(channel), Some("history"), None) if !channel.is_empty() => {
                 Some(Self::History(channel.to_owned()))
             }
+            ("channels", Some(channel), Some("presence"), None) if !channel.is_empty() => {
+                Some(Self::Presence(channel.to_owned()))
+            }
+            ("users", Some(user), None, _) if !user.is_empty() => Some(Self::User(user.to_owned())),
             _ => None,
         }
     }
@@ -38,7 +46,9 @@ impl Route {
     pub(crate) fn publishes(&self) -> bool {
         match self {
             Self::Notify | Self::Broadcast | Self::Publish => true,
-            Self::Tokens | Self::Channel(_) | Self::History(_) => false,
+            Self::Tokens | Self::Channels | Self::Channel(_) | Self::History(_) | Self::Presence(_) | Self::User(_) => {
+                false
+            }
         }
     }
 
@@ -46,7 +56,9 @@ impl Route {
     fn allow(&self) -> &'static str {
         match self {
             Self::Notify | Self::Broadcast | Self::Publish | Self::Tokens => "POST, OPTIONS",
-            Self::Channel(_) | Self::History(_) => "GET, HEAD, OPTIONS",
+            Self::Channels | Self::Channel(_) | Self::History(_) | Self::Presence(_) | Self::User(_) => {
+                "GET, HEAD, OPTIONS"
+            }
         }
     }
 
@@ -70,6 +82,13 @@ impl Route {
             (Self::History(channel), &(Method::GET | Method::HEAD)) => {
                 reads::history(api, &request, publisher, &named(&channel)?).await
             }
+            (Self::Channels, &(Method::GET | Method::HEAD)) => listeners::channels(api, &request, publisher).await,
+            (Self::Presence(channel), &(Method::GET | Method::HEAD)) => {
+                listeners::presence(api, &request, publisher, &named(&channel)?).await
+            }
+            (Self::User(user), &(Method::GET | Method::HEAD)) => {
+                listeners::user(api, &request, publisher, &user_named(&user)?).await
+            }
             (_, method) => Err(Problem::method_not_allowed(method, allow)),
         }
     }
@@ -78,6 +97,11 @@ impl Route {
 fn named(segment: &str) -> Result<Channel, Problem> {
     let name = path_segments(segment)?.remove(0);
     Channel::parse(&name).map_err(|error| Problem::new(Code::InvalidInput, format!("the channel in the path: {error}")))
+}
+
+fn user_named(segment: &str) -> Result<UserId, Problem> {
+    let id = path_segments(segment)?.remove(0);
+    UserId::parse(&id).map_err(|error| Problem::new(Code::InvalidInput, format!("the user in the path: {error}")))
 }
 
 #[cfg(test)]
@@ -97,10 +121,14 @@ mod tests {
             ("/", None),
             ("/publish/", None),
             ("/publish/x", None),
-            ("/channels", None),
+            ("/channels", Some(Route::Channels)),
+            ("/channels/a%2Fb/presence", Some(Route::Presence(channel()))),
+            ("/users/a%2Fb", Some(Route::User(channel()))),
+            ("/users", None),
+            ("/users/", None),
             ("/channels/", None),
             ("/channels//history", None),
-            ("/channels/a/presence", None),
+            ("/channels/a/listeners", None),
             ("/channels/a/history/", None),
             ("/events", None),
             ("*", None),

@@ -124,7 +124,7 @@ async fn head_answers_like_get_without_the_body() {
 #[tokio::test]
 async fn paths_of_others_are_not_found() {
     let api = TestApi::start().await;
-    for path in ["/", "/channels", "/channels/a/presence", "/users/42", "/tickets", "/publish/", "/events"] {
+    for path in ["/", "/channels/a/listeners", "/users", "/users/42/x", "/tickets", "/publish/", "/events"] {
         api.get(path).await.is_problem(404, "NOT_FOUND", path);
     }
 }

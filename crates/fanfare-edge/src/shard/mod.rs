@@ -249,7 +249,7 @@ impl Shard {
         connection.channels = channels.clone();
         connection.hello = Some(Box::new(hello));
         connection.admission.settle(Whereabouts { shard: self.index, visit });
-        self.registry.follow(&channels);
+        self.registry.follow(connection.admission.user(), &channels);
         self.metrics.opened.inc();
         self.machine.join(visit.key, &channels, start, changes);
         self.sockets.send(visit.key, &head);
@@ -437,7 +437,7 @@ impl Shard {
         }
         connection.phase = Phase::CutOff;
         self.machine.leave(key);
-        self.registry.unfollow(&connection.channels);
+        self.registry.unfollow(connection.admission.user(), &connection.channels);
         connection.admission.unsettle(Whereabouts { shard: self.index, visit });
         self.metrics.closed(reason);
         tracing::info!(

@@ -2,6 +2,7 @@
 
 mod access;
 mod bad_input;
+mod directory;
 mod drain;
 mod history;
 mod http2;

@@ -30,7 +30,7 @@ impl TestApi {
 
     pub(crate) async fn with_payload_bytes_max(bytes: usize) -> Self {
         let payload_bytes_max = ByNamespace::everywhere(NonZeroUsize::new(bytes).expect("not zero"));
-        Self::with(Partitions::ONE, 100, PublishConfig { payload_bytes_max }).await
+        Self::with(Partitions::ONE, 100, PublishConfig { payload_bytes_max, ..PublishConfig::default() }).await
     }
 
     /// With these keys, as their setting has them, and perhaps a secret that signs tokens.

@@ -7,7 +7,7 @@ use fanfare_protocol::Channel;
 use super::Config;
 use super::mistakes::Mistakes;
 use super::parts::{Doc, Field, Given, Part, read_fields, show_fields};
-use super::settings::{PAYLOAD_EXPECTED, Wrong, parse_payload};
+use super::settings::{PAYLOAD_EXPECTED, Wrong, parse_payload, parse_truth};
 use super::units::show_bytes;
 
 pub(super) const PART: Part = Part {
@@ -28,19 +28,34 @@ pub(super) const PART: Part = Part {
 pub(crate) struct Namespace {
     /// Bytes of one event's data at most.
     pub(crate) payload_bytes_max: Option<NonZeroUsize>,
+    /// Whether it is told who follows a channel.
+    pub(crate) presence: Option<bool>,
 }
 
-static FIELDS: [Field<Namespace>; 1] = [Field {
-    doc: Doc {
-        key: "max_payload",
-        meaning: "Bytes of one event's data at most.",
-        expected: PAYLOAD_EXPECTED,
-        example: "\"64KiB\"",
-        default: "FANFARE_MAX_PAYLOAD",
+static FIELDS: [Field<Namespace>; 2] = [
+    Field {
+        doc: Doc {
+            key: "max_payload",
+            meaning: "Bytes of one event's data at most.",
+            expected: PAYLOAD_EXPECTED,
+            example: "\"64KiB\"",
+            default: "FANFARE_MAX_PAYLOAD",
+        },
+        set: |namespace, given| set(&mut namespace.payload_bytes_max, given, parse_payload),
+        get: |namespace| namespace.payload_bytes_max.map(|bytes| show_bytes(bytes.get() as u64)),
     },
-    set: |namespace, given| set(&mut namespace.payload_bytes_max, given, parse_payload),
-    get: |namespace| namespace.payload_bytes_max.map(|bytes| show_bytes(bytes.get() as u64)),
-}];
+    Field {
+        doc: Doc {
+            key: "presence",
+            meaning: "Whether GET /channels/{c}/presence tells who listens; of `broadcast` only how many, in any case.",
+            expected: "true or false",
+            example: "true",
+            default: "false",
+        },
+        set: |namespace, given| set(&mut namespace.presence, given, parse_truth),
+        get: |namespace| namespace.presence.map(|presence| presence.to_string()),
+    },
+];
 
 fn set<T>(field: &mut Option<T>, given: &Given<'_>, parse: impl FnOnce(&str) -> Option<T>) -> Result<(), Wrong> {
     *field = Some(given.text().as_deref().and_then(parse).ok_or(Wrong::Value)?);
@@ -78,6 +93,10 @@ fn read(config: &mut Config, given: &Given<'_>, mistakes: &mut Mistakes) {
 fn apply(name: &str, namespace: &Namespace, config: &mut Config) {
     if let Some(bytes) = namespace.payload_bytes_max {
         config.publish.payload_bytes_max.own.insert(name.into(), bytes);
+    }
+    if let Some(presence) = namespace.presence {
+        config.edge.presence.own.insert(name.into(), presence);
+        config.publish.presence.own.insert(name.into(), presence);
     }
 }
 

@@ -495,7 +495,7 @@ fn parse_prefix(text: &str) -> Option<String> {
     (!text.is_empty() && text.chars().all(fit)).then(|| text.to_owned())
 }
 
-fn parse_truth(text: &str) -> Option<bool> {
+pub(super) fn parse_truth(text: &str) -> Option<bool> {
     text.trim().to_ascii_lowercase().parse().ok()
 }
 
