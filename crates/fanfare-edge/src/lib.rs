@@ -5,7 +5,6 @@
 //! request and lets go of the socket; from there on no task, no wake-up and no buffer belongs to a connection.
 
 mod admission; // Its place on this edge.
-mod changes; // What the directory isn't told yet.
 mod close; // Why connections end.
 mod config;
 mod directory; // Who listens here, told to all.
@@ -20,6 +19,7 @@ mod routes; // Paths of an application's own.
 mod shard; // Connections and their sockets.
 mod stream; // From feed to shard.
 mod subscription; // What a subscriber asks for.
+mod untold; // What the directory does not know yet.
 
 use std::pin::Pin;
 use std::sync::Arc;

@@ -12,9 +12,9 @@ use dashmap::DashMap;
 use fanfare_backbone::Counted;
 use fanfare_protocol::{ByNamespace, Channel, UserId};
 
-use crate::changes::Changes;
 use crate::config::AtUserLimit;
 use crate::shard::Whereabouts;
+use crate::untold::Untold;
 
 /// The connections of an edge, counted.
 #[derive(Debug)]
@@ -25,7 +25,7 @@ pub struct Registry {
     /// Who follows a channel, only where that is to be told. None: those that are nobody's.
     listeners: DashMap<(Channel, Option<UserId>), u32>,
     presence: ByNamespace<bool>,
-    changes: Changes,
+    untold: Untold,
 }
 
 /// The connections of one user.
@@ -52,14 +52,14 @@ impl Registry {
     /// Nobody is connected yet. `presence` says of which channels it is to be told who follows them.
     pub(crate) fn new(presence: ByNamespace<bool>) -> Self {
         let (users, addresses, channels, listeners) = Default::default();
-        Self { users, addresses, channels, listeners, presence, changes: Changes::default() }
+        Self { users, addresses, channels, listeners, presence, untold: Untold::default() }
     }
 
     /// Counts a connection of a user in. Where there are `max` already, the oldest goes for it or it is refused; so it
     /// is where those that went are twice as many and haven't gone yet.
     pub(crate) fn admit(&self, user: &UserId, max: usize, at_limit: AtUserLimit) -> Entry {
         let entry = self.count_in(user, max, at_limit);
-        self.changes.note([Counted::User(user.clone())]);
+        self.untold.note([Counted::User(user.clone())]);
         entry
     }
 
@@ -83,7 +83,7 @@ impl Registry {
             user.connections = user.connections.saturating_sub(1);
         }
         self.users.remove_if(user, |_, user| user.connections == 0);
-        self.changes.note([Counted::User(user.clone())]);
+        self.untold.note([Counted::User(user.clone())]);
     }
 
     /// Where a user's newest connection is.
@@ -121,7 +121,7 @@ impl Registry {
                 *self.listeners.entry((channel.clone(), user.cloned())).or_insert(0) += 1;
             }
         }
-        self.changes.note(self.counted(user, channels));
+        self.untold.note(self.counted(user, channels));
     }
 
     /// A connection of this user follows these channels no longer.
@@ -132,7 +132,7 @@ impl Registry {
                 decrement(&self.listeners, &(channel.clone(), user.cloned()));
             }
         }
-        self.changes.note(self.counted(user, channels));
+        self.untold.note(self.counted(user, channels));
     }
 
     /// What the directory is to be told: whatever has changed, with its count now. None: everything, see
@@ -146,7 +146,7 @@ impl Registry {
             };
             (counted, count)
         };
-        Some(self.changes.take()?.into_iter().map(count).collect())
+        Some(self.untold.take()?.into_iter().map(count).collect())
     }
 
     /// All that is counted. What changes meanwhile is noted.
@@ -164,7 +164,7 @@ impl Registry {
 
     /// What was taken got lost: everything has to be told anew.
     pub(crate) fn everything_has_changed(&self) {
-        self.changes.everything();
+        self.untold.everything();
     }
 
     /// Of the broadcast it is only told how many follow it: it would list everybody.

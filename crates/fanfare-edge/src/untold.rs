@@ -10,9 +10,9 @@ const CHANGES_MAX: usize = 100_000;
 
 /// What has changed. None: everything.
 #[derive(Debug, Default)]
-pub(crate) struct Changes(Mutex<Option<HashSet<Counted>>>);
+pub(crate) struct Untold(Mutex<Option<HashSet<Counted>>>);
 
-impl Changes {
+impl Untold {
     /// These have changed, and can be counted as they are now.
     pub(crate) fn note(&self, counted: impl IntoIterator<Item = Counted>) {
         let mut changes = self.lock();
@@ -46,14 +46,14 @@ mod tests {
     #[test]
     fn too_many_changes_become_everything() {
         let counted = |n| Counted::Channel(Channel::parse(&format!("c:{n}")).expect("valid"));
-        let changes = Changes::default();
-        assert_eq!(changes.take(), None, "at first, everything");
-        changes.note((0..CHANGES_MAX).map(counted));
-        changes.note((0..CHANGES_MAX).map(counted));
-        assert_eq!(changes.take().map(|noted| noted.len()), Some(CHANGES_MAX));
-        changes.note((0..=CHANGES_MAX).map(counted));
-        changes.note([counted(0)]);
-        assert_eq!(changes.take(), None);
-        assert_eq!(changes.take(), Some(HashSet::new()));
+        let untold = Untold::default();
+        assert_eq!(untold.take(), None, "at first, everything");
+        untold.note((0..CHANGES_MAX).map(counted));
+        untold.note((0..CHANGES_MAX).map(counted));
+        assert_eq!(untold.take().map(|noted| noted.len()), Some(CHANGES_MAX));
+        untold.note((0..=CHANGES_MAX).map(counted));
+        untold.note([counted(0)]);
+        assert_eq!(untold.take(), None);
+        assert_eq!(untold.take(), Some(HashSet::new()));
     }
 }
