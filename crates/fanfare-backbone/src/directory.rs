@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use fanfare_protocol::{BATCH_MAX, Channel, UserId};
 
+use crate::redis::Held;
 use crate::{Backbone, BackboneError};
 
 /// How long what a node told holds without a further report. Reports come every second.
@@ -96,12 +97,13 @@ pub struct Node {
     /// The number of the last report. It says whose continuation the next one is: a report that was lost, or that is
     /// late, must not be taken for the one before.
     last: u64,
+    held: Held,
 }
 
 impl Backbone {
     /// A node, which has told nothing yet: it [begins](Node::begin) first.
     pub fn node(&self, id: NodeId) -> Node {
-        Node { backbone: self.clone(), id, last: 0 }
+        Node { backbone: self.clone(), id, last: 0, held: Held::default() }
     }
 
     /// How many connections there are of each.
@@ -174,7 +176,7 @@ impl Node {
         self.last = fastrand::u64(..u64::MAX / 2);
         match &self.backbone {
             Backbone::InProcess(backbone) => backbone.directory.begin(self.id),
-            Backbone::Redis(backbone) => drop(backbone.tell(self.id, None, self.last, &[]).await?),
+            Backbone::Redis(backbone) => drop(backbone.tell(&mut self.held, self.id, None, self.last, &[]).await?),
         }
         Ok(())
     }
@@ -192,7 +194,7 @@ impl Node {
             let taken = match &self.backbone {
                 Backbone::InProcess(backbone) => backbone.directory.tell(self.id, batch),
                 Backbone::Redis(backbone) => {
-                    let taken = backbone.tell(self.id, Some(self.last), self.last + 1, &batch).await;
+                    let taken = backbone.tell(&mut self.held, self.id, Some(self.last), self.last + 1, &batch).await;
                     taken.map_err(|error| ReportError::Backbone(error.into()))?
                 }
             };

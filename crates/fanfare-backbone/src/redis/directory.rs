@@ -4,7 +4,9 @@
 //! Most entries have one connection, so a name alone means one and only other counts are written down.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
+use deadpool_redis::Connection;
 use redis::{Pipeline, Value};
 
 use super::pool::{discard, words};
@@ -48,6 +50,16 @@ impl NodeKeys {
     }
 }
 
+/// A node's own connection: its reports, and so its lease, must not wait behind reads.
+#[derive(Default)]
+pub(crate) struct Held(Option<Connection>);
+
+impl fmt::Debug for Held {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Held").field(&self.0.is_some()).finish()
+    }
+}
+
 /// Where nodes are listed.
 pub(crate) fn nodes(prefix: &str) -> Vec<u8> {
     format!("{prefix}:{{nodes}}").into()
@@ -61,21 +73,35 @@ impl Redis {
     /// Whether the report follows the one that is known.
     pub(crate) async fn tell(
         &self,
+        held: &mut Held,
         node: NodeId,
         since: Option<u64>,
         number: u64,
         changes: &[(Vec<u8>, u32)],
     ) -> Result<bool, RedisError> {
         let (prefix, node) = (&self.server.prefix, node.to_string());
-        let told = self.run(self.scripts(0), &NodeKeys::new(prefix, &node).tell(since, number, changes)).await?;
-        let taken = match told {
+        let taken = match self.run_over(held, &NodeKeys::new(prefix, &node).tell(since, number, changes)).await? {
             Value::Int(taken) => taken == 1,
             other => return Err(RedisError::Unexpected(format!("a report is answered with {other:?}"))),
         };
         if taken {
-            self.run(self.scripts(0), &enlist(nodes(prefix), &node)).await?;
+            self.run_over(held, &enlist(nodes(prefix), &node)).await?;
         }
         Ok(taken)
+    }
+
+    async fn run_over(&self, held: &mut Held, call: &Call) -> Result<Value, RedisError> {
+        let scripts = self.scripts(0);
+        let mut connection = match held.0.take() {
+            Some(connection) => connection,
+            None => self.connections.get(scripts).await?,
+        };
+        let ran = self.connections.run(&mut connection, call, ANSWER_TIMEOUT, scripts).await;
+        match ran {
+            Ok(_) => held.0 = Some(connection),
+            Err(_) => discard(connection),
+        }
+        ran
     }
 
     pub(crate) async fn strike(&self, node: NodeId) -> Result<(), RedisError> {

@@ -36,6 +36,7 @@ use tokio::time::Instant;
 
 pub use check::{Finding, Weight, check};
 pub use config::{RedisConfig, Secret};
+pub(crate) use directory::Held;
 pub use error::RedisError;
 pub(crate) use link::RedisLink;
 
