@@ -7,6 +7,7 @@ pub(crate) mod role;
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
@@ -14,9 +15,17 @@ use std::time::{Duration, Instant};
 /// Longer than anything here takes on a busy machine. Nothing waits for it to pass.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
+/// The binary of this version.
+pub(crate) const FANFARE: &str = env!("CARGO_BIN_EXE_fanfare");
+
 /// The binary, with nothing of this process's own settings.
 pub(crate) fn fanfare(arguments: &[&str]) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_fanfare"));
+    program(FANFARE.as_ref(), arguments)
+}
+
+/// The same of another version.
+pub(crate) fn program(path: &Path, arguments: &[&str]) -> Command {
+    let mut command = Command::new(path);
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("FANFARE_") {
             command.env_remove(name);
@@ -77,6 +86,11 @@ impl Lines {
             }
         });
         Self { arriving, seen: Vec::new() }
+    }
+
+    /// What came so far and was taken.
+    pub(crate) fn seen(&self) -> &[String] {
+        &self.seen
     }
 
     /// The next line; None at the end.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use fanfare_testkit::{Publisher, Subscribe};
 
-use super::{PATIENCE, Process, fanfare, stderr, stdout};
+use super::{FANFARE, PATIENCE, Process, fanfare, program, stderr, stdout};
 
 /// Signs subscribers' tokens.
 pub(crate) const SECRET: &str = "0123456789abcdef0123456789abcdef";
@@ -30,17 +30,22 @@ impl Role {
     }
 
     pub(crate) fn start_with(role: &str, redis: &str, environment: &[(&str, &str)]) -> Self {
-        Self::launch(role, redis, &[], environment)
+        Self::launch(FANFARE.as_ref(), role, redis, &[], environment)
+    }
+
+    /// The same of another version.
+    pub(crate) fn of(binary: &Path, role: &str, redis: &str, environment: &[(&str, &str)]) -> Self {
+        Self::launch(binary, role, redis, &[], environment)
     }
 
     /// The same with a configuration file.
     pub(crate) fn with_file(role: &str, redis: &str, file: &Path) -> Self {
-        Self::launch(role, redis, &["--config", file.to_str().expect("UTF-8")], &[])
+        Self::launch(FANFARE.as_ref(), role, redis, &["--config", file.to_str().expect("UTF-8")], &[])
     }
 
-    fn launch(role: &str, redis: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
+    fn launch(binary: &Path, role: &str, redis: &str, arguments: &[&str], environment: &[(&str, &str)]) -> Self {
         let free = "127.0.0.1:0";
-        let mut command = fanfare(&[role, "--listen", free, "--admin-listen", free, "--redis", redis]);
+        let mut command = program(binary, &[role, "--listen", free, "--admin-listen", free, "--redis", redis]);
         command.args(arguments);
         command.envs(credentials()).envs([("FANFARE_DRAIN_DELAY", "0s"), ("FANFARE_DRAIN_TIMEOUT", "300ms")]);
         let mut process = Process::start(command.envs(environment.iter().copied()));
