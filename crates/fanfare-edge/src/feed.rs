@@ -21,7 +21,7 @@ const TICK: Duration = Duration::from_millis(250);
 
 /// Pauses between attempts to open a link: doubled each time, jittered, and never longer than the ceiling.
 const REOPEN_FIRST: Duration = Duration::from_millis(50);
-const REOPEN_MAX: Duration = Duration::from_secs(2);
+const REOPEN_MAX: Duration = Duration::from_secs(1);
 
 /// A link that does not open in this time is given up.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -63,10 +63,11 @@ impl FeedDriver {
         while !stop.is_cancelled() {
             match timeout(CONNECT_TIMEOUT, self.backbone.connect(self.partition)).await {
                 Ok(Ok(mut link)) => {
-                    pause = REOPEN_FIRST;
-                    if stop.run_until_cancelled(self.follow(&mut link, &mut feed, &mut counted, begin)).await.is_none()
-                    {
-                        return;
+                    let followed = self.follow(&mut link, &mut feed, &mut counted, begin);
+                    let Some(was_good) = stop.run_until_cancelled(followed).await else { return };
+                    // Where Redis takes connections and then refuses everything on them, there is no hurry.
+                    if was_good {
+                        pause = REOPEN_FIRST;
                     }
                     self.metrics.backbone_up(self.partition, false);
                     self.metrics.resyncs.inc();
@@ -85,8 +86,9 @@ impl FeedDriver {
         }
     }
 
-    /// Follows a link to its end.
-    async fn follow(&self, link: &mut Link, feed: &mut Feed, counted: &mut (i64, i64), begin: Instant) {
+    /// Follows a link to its end. Answers whether a marker ever came through it.
+    async fn follow(&self, link: &mut Link, feed: &mut Feed, counted: &mut (i64, i64), begin: Instant) -> bool {
+        let mut was_good = false;
         let mut actions = Vec::new();
         let mut arrivals = Vec::new();
         let mut tick = interval(TICK);
@@ -104,9 +106,10 @@ impl FeedDriver {
             match step {
                 Step::Arrivals(Some(())) => {
                     for arrival in arrivals.drain(..) {
+                        was_good |= matches!(arrival, LinkEvent::Marker(_));
                         self.arrived(arrival, feed, now, &mut actions);
                         if !self.carry_out(&mut actions, link) {
-                            return;
+                            return was_good;
                         }
                     }
                 }
@@ -133,6 +136,7 @@ impl FeedDriver {
                 }
             }
         }
+        was_good
     }
 
     fn arrived(&self, arrival: LinkEvent, feed: &mut Feed, now: Duration, actions: &mut Vec<Action>) {
