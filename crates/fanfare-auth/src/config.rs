@@ -3,6 +3,7 @@
 use serde::Deserialize;
 
 use crate::access::{Access, TokenRules};
+use crate::admin::AdminKey;
 use crate::grants::Grants;
 use crate::keys::{PublishAccess, PublishKeys};
 use crate::setting::{CookieName, Patterns};
@@ -26,6 +27,8 @@ pub struct AuthConfig {
     pub anonymous_channels: Patterns,
     /// Keys that may publish, read, mint and disconnect.
     pub publish_keys: PublishKeys,
+    /// What operators show for what the admin address has of users. None: it is off.
+    pub admin_key: Option<AdminKey>,
 }
 
 /// A setting without which a role doesn't start outside `dev`.

@@ -8,6 +8,8 @@
 mod config;
 mod setting;
 
+mod admin; // What operators show.
+
 mod access; // What an edge asks.
 mod credential;
 mod token;
@@ -24,6 +26,7 @@ mod problem;
 mod secret;
 
 pub use access::{Access, Admitted, AuthError, TokenRules};
+pub use admin::{AdminKey, WrongAdminKey};
 pub use config::{AuthConfig, Missing};
 pub use credential::Source;
 pub use grants::Grants;

@@ -3,6 +3,7 @@
 use fanfare_http::{Code, Problem};
 
 use crate::access::AuthError;
+use crate::admin::WrongAdminKey;
 use crate::key::KeyRefusal;
 use crate::keys::KeyError;
 use crate::mint::MintError;
@@ -50,6 +51,12 @@ fn token_hint(error: &TokenError) -> Option<&'static str> {
         | TokenError::Claim { .. }
         | TokenError::Milliseconds(_)
         | TokenError::NoExpiry => None,
+    }
+}
+
+impl From<WrongAdminKey> for Problem {
+    fn from(error: WrongAdminKey) -> Self {
+        Self::new(Code::AuthenticationFailed, error.to_string()).hint("it is FANFARE_ADMIN_KEY of this process")
     }
 }
 

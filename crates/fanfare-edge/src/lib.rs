@@ -17,6 +17,7 @@ mod registry; // Who is connected.
 mod router; // Every path.
 mod routes; // Paths of an application's own.
 mod shard; // Connections and their sockets.
+mod stats; // What operators see.
 mod stream; // From feed to shard.
 mod subscription; // What a subscriber asks for.
 mod untold; // What the directory does not know yet.
@@ -44,6 +45,8 @@ use refusal::{Asker, jittered};
 pub use registry::Registry;
 pub use routes::{HeartbeatConfig, RouteConfig, RouteMistake, Routes};
 use shard::{Adoption, Command, FeedPort, Hello, Shard, ShardParts, Style, Whereabouts};
+use stats::ShardLoad;
+pub use stats::{NamespaceStats, ShardStats, Stats, UserStats};
 use stream::Stream;
 use subscription::Subscription;
 
@@ -101,6 +104,7 @@ pub struct Edge {
     cors: Arc<Cors>,
     places: Arc<Places>,
     shards: Vec<mpsc::Sender<Command>>,
+    loads: Vec<Arc<ShardLoad>>,
     next_shard: AtomicUsize,
     draining: AtomicBool,
     stop: CancellationToken,
@@ -129,7 +133,8 @@ impl Edge {
         let mut services = Vec::new();
         let mut ports: Vec<Vec<ShardPort>> = bells.iter().map(|_| Vec::new()).collect();
         let mut commands = Vec::new();
-        for index in 0..shards {
+        let loads: Vec<Arc<ShardLoad>> = (0..shards).map(|_| Arc::default()).collect();
+        for (index, load) in loads.iter().enumerate() {
             let bell = Arc::new(Notify::new());
             let (sender, receiver) = mpsc::channel(COMMANDS_MAX);
             commands.push(sender);
@@ -153,6 +158,7 @@ impl Edge {
                 commands: receiver,
                 registry: connections.clone(),
                 metrics: metrics.clone(),
+                load: load.clone(),
             });
             let shard = shard.map_err(StartError::Sockets)?;
             let future = Box::pin(shard.run(stop.clone()));
@@ -188,6 +194,7 @@ impl Edge {
             cors,
             places: Arc::new(places),
             shards: commands,
+            loads,
             next_shard: AtomicUsize::new(0),
             draining: AtomicBool::new(false),
             stop,
@@ -235,6 +242,20 @@ impl Edge {
     /// Who is connected.
     pub fn registry(&self) -> &Registry {
         &self.places.registry
+    }
+
+    /// What it holds just now; who its busiest users are only if that is asked for.
+    pub fn stats(&self, with_users: bool) -> Stats {
+        let registry = &self.places.registry;
+        Stats {
+            connections: self.places.taken.load(Ordering::Relaxed),
+            connections_max: self.places.connections_max,
+            channels: registry.channels(),
+            users: registry.users(),
+            namespaces: stats::largest(registry.namespaces()),
+            shards: self.loads.iter().map(|load| load.stats()).collect(),
+            busiest_users: with_users.then(|| stats::busiest(registry.all_users())),
+        }
     }
 
     /// Turns unready: from here on new streams are told to come back later.

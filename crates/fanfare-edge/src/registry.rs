@@ -4,7 +4,7 @@
 //! longer than a line and none is held while something is awaited or sent. What has changed is noted for the directory,
 //! which is told by `directory`.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::hash::Hash;
 use std::net::IpAddr;
 
@@ -14,6 +14,7 @@ use fanfare_protocol::{ByNamespace, Channel, UserId};
 
 use crate::config::AtUserLimit;
 use crate::shard::Whereabouts;
+use crate::stats::NamespaceStats;
 use crate::untold::Untold;
 
 /// The connections of an edge, counted.
@@ -189,6 +190,32 @@ impl Registry {
     /// Connections on this edge that follow a channel.
     pub fn listeners(&self, channel: &Channel) -> usize {
         count(&self.channels, channel) as usize
+    }
+
+    /// Users with connections on this edge.
+    pub(crate) fn users(&self) -> usize {
+        self.users.len()
+    }
+
+    /// Every user with connections on this edge, and how many.
+    pub(crate) fn all_users(&self) -> Vec<(UserId, u32)> {
+        self.users.iter().map(|user| (user.key().clone(), user.connections)).collect()
+    }
+
+    /// Channels and listeners of each namespace.
+    pub(crate) fn namespaces(&self) -> Vec<NamespaceStats> {
+        let mut namespaces: HashMap<String, (usize, u64)> = HashMap::new();
+        for channel in &self.channels {
+            let namespace = channel.key().namespace();
+            if !namespaces.contains_key(namespace) {
+                namespaces.insert(namespace.to_owned(), (0, 0));
+            }
+            let (channels, listeners) = namespaces.get_mut(namespace).expect("it is there by now");
+            *channels += 1;
+            *listeners += u64::from(*channel);
+        }
+        let stats = |(namespace, (channels, listeners))| NamespaceStats { namespace, channels, listeners };
+        namespaces.into_iter().map(stats).collect()
     }
 
     /// Channels with listeners on this edge.

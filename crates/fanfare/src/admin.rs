@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use fanfare_auth::AdminKey;
 use fanfare_edge::Edge;
 use fanfare_http::{Code, Handler, Peer, Problem, Reply, ReplyFuture, Request, Response, json, options, text};
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
-use http::{HeaderValue, Method, StatusCode};
+use http::{HeaderMap, HeaderValue, Method, StatusCode};
 use prometheus::process_collector::ProcessCollector;
 use prometheus::{Encoder, IntGaugeVec, Opts, Registry, TextEncoder};
 use serde_json::json as object;
@@ -35,6 +36,8 @@ pub(crate) fn registry() -> Result<Registry, prometheus::Error> {
 pub(crate) struct Admin {
     pub(crate) part: Part,
     pub(crate) registry: Registry,
+    /// Opens what it has of users. None: that is off.
+    pub(crate) key: Option<AdminKey>,
     /// Cancelled when the process is on its way out.
     pub(crate) draining: CancellationToken,
 }
@@ -53,7 +56,7 @@ impl Handler for Admin {
     fn handle(self: Arc<Self>, request: Request, _: Peer) -> ReplyFuture {
         Box::pin(async move {
             let path = request.uri().path();
-            let answer = self.answer(request.method(), path).unwrap_or_else(|| Err(Problem::no_such_path(path)));
+            let answer = self.answer(&request).unwrap_or_else(|| Err(Problem::no_such_path(path)));
             answer.map_or_else(Reply::from, Reply::from)
         })
     }
@@ -61,19 +64,33 @@ impl Handler for Admin {
 
 impl Admin {
     /// Answers, if it is one of the admin paths.
-    pub(crate) fn answer(&self, method: &Method, path: &str) -> Option<Result<Response, Problem>> {
-        let answer: fn(&Self) -> Result<Response, Problem> = match path {
-            "/healthz" => |_| Ok(no_store(text(StatusCode::OK, "alive\n"))),
-            "/readyz" => Self::ready,
-            "/metrics" => Self::metrics,
-            "/version" => |_| Ok(json(StatusCode::OK, &object!({ "version": VERSION }))),
+    pub(crate) fn answer(&self, request: &Request) -> Option<Result<Response, Problem>> {
+        let answer: fn(&Self, &HeaderMap) -> Result<Response, Problem> = match request.uri().path() {
+            "/healthz" => |_, _| Ok(no_store(text(StatusCode::OK, "alive\n"))),
+            "/readyz" => |admin, _| admin.ready(),
+            "/metrics" => |admin, _| admin.metrics(),
+            "/stats" => Self::stats,
+            "/version" => |_, _| Ok(json(StatusCode::OK, &object!({ "version": VERSION }))),
             _ => return None,
         };
-        Some(match *method {
-            Method::GET | Method::HEAD => answer(self),
-            Method::OPTIONS => Ok(options(GET)),
-            _ => Err(Problem::method_not_allowed(method, GET)),
+        Some(match request.method() {
+            &(Method::GET | Method::HEAD) => answer(self, request.headers()),
+            &Method::OPTIONS => Ok(options(GET)),
+            method => Err(Problem::method_not_allowed(method, GET)),
         })
+    }
+
+    /// What this process holds; of users only for whoever shows the key.
+    fn stats(&self, headers: &HeaderMap) -> Result<Response, Problem> {
+        let with_users = match &self.key {
+            Some(key) => key.is_shown(headers)?,
+            None => false,
+        };
+        match &self.part {
+            Part::Edge(edge) => Ok(json(StatusCode::OK, &edge.stats(with_users))),
+            Part::Publisher(_) => Err(Problem::new(Code::NotFound, "a publish API holds nothing to count")
+                .hint("edges have /stats; GET /channels, with a publish key, has who listens anywhere")),
+        }
     }
 
     fn ready(&self) -> Result<Response, Problem> {

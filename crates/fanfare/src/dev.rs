@@ -47,7 +47,12 @@ async fn serve(config: &Config, hosts: LocalHosts) -> anyhow::Result<ExitCode> {
     let access = config.auth.dev_access(secrets.clone());
     let (edge, services) = Edge::new(backbone.clone(), config.edge.clone(), access, cors.clone(), &registry)?;
     let api = PublishApi::new(backbone, config.publish.clone(), PublishAccess::Dev, Some(secrets), &registry)?;
-    let admin = Admin { part: Part::Edge(edge.clone()), registry, draining: lifecycle.draining().clone() };
+    let admin = Admin {
+        part: Part::Edge(edge.clone()),
+        registry,
+        key: config.auth.admin_key.clone(),
+        draining: lifecycle.draining().clone(),
+    };
     for service in services {
         lifecycle.spawn_service(service.name, service.future);
     }

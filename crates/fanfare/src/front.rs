@@ -56,7 +56,7 @@ impl Front {
         if path == "/" {
             return page(request.method()).map(Reply::from);
         }
-        match self.admin.answer(request.method(), path) {
+        match self.admin.answer(&request) {
             Some(answer) => answer.map(Reply::from),
             None => Err(Problem::no_such_path(path)),
         }

@@ -56,7 +56,12 @@ async fn serve_edge(config: &Config) -> anyhow::Result<ExitCode> {
     for service in services {
         lifecycle.spawn_service(service.name, service.future);
     }
-    let admin = Admin { part: Part::Edge(edge.clone()), registry, draining: lifecycle.draining().clone() };
+    let admin = Admin {
+        part: Part::Edge(edge.clone()),
+        registry,
+        key: config.auth.admin_key.clone(),
+        draining: lifecycle.draining().clone(),
+    };
     process::serve(&lifecycle, "server", listener, Arc::new(Open { cors, service: Service::Edge(edge.clone()) }));
     process::serve(&lifecycle, "admin server", admin_listener, Arc::new(admin));
     say_listening("edge", address, admin_address, config);
@@ -79,7 +84,12 @@ async fn serve_publish(config: &Config) -> anyhow::Result<ExitCode> {
         let (pulse, stop) = (pulse.clone(), publisher.stop.clone());
         async move { pulse.beat(&backbone, stop).await }
     });
-    let admin = Admin { part: Part::Publisher(pulse), registry, draining: lifecycle.draining().clone() };
+    let admin = Admin {
+        part: Part::Publisher(pulse),
+        registry,
+        key: config.auth.admin_key.clone(),
+        draining: lifecycle.draining().clone(),
+    };
     let cors = Arc::new(config.cors());
     process::serve(&lifecycle, "server", listener, Arc::new(Open { cors, service: Service::Publish(api) }));
     process::serve(&lifecycle, "admin server", admin_listener, Arc::new(admin));

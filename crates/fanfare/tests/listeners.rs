@@ -114,6 +114,42 @@ async fn after_redis_has_lost_everything_the_directory_is_back_within_seconds() 
 }
 
 #[tokio::test]
+async fn operators_see_an_edge_and_of_its_users_only_who_shows_the_admin_key() {
+    const ADMIN_KEY: &str = "an-admin-key-of-26-letters";
+    let Some(redis) = Redis::start(&[]) else { return };
+    let start = |role| Role::start_with(role, &redis.url(), &[("FANFARE_ADMIN_KEY", ADMIN_KEY)]);
+    let (edge, without_key, publisher) = (start("edge"), Role::start("edge", &redis.url()), start("publish"));
+    let alice = token(&["--user", "alice"]);
+    let _streams = [
+        edge.subscribe("/events", &alice).connected().await,
+        without_key.subscribe("/events", &alice).connected().await,
+    ];
+    let ask = async |role: &Role, key: Option<&str>| {
+        let bearer = key.map(|key| format!("Bearer {key}"));
+        let headers: Vec<_> = bearer.iter().map(|bearer| ("Authorization", bearer.as_str())).collect();
+        Publisher::new(role.admin).request("GET", "/stats", &headers, "").await
+    };
+    let busiest = json!([{"userId": "alice", "connections": 1}]);
+    for (role, key, users) in [
+        (&edge, Some(ADMIN_KEY), &busiest),
+        (&edge, None, &Value::Null),
+        (&without_key, None, &Value::Null),
+        (&without_key, Some(ADMIN_KEY), &Value::Null),
+    ] {
+        let answer = ask(role, key).await;
+        assert_eq!(answer.status, 200, "{}", answer.text());
+        let stats = answer.json();
+        assert_eq!((&stats["connections"], &stats["users"], &stats["busiestUsers"]), (&json!(1), &json!(1), users));
+        assert_eq!(answer.text().contains("alice"), users.is_array(), "{}", answer.text());
+    }
+    let wrong = ask(&edge, Some(KEY)).await;
+    assert!(wrong.status == 401 && wrong.text().contains("the admin key is wrong"), "{}", wrong.text());
+    let publishers = ask(&publisher, None).await;
+    assert!(publishers.status == 404 && publishers.text().contains("edges have /stats"), "{}", publishers.text());
+    assert_eq!(Publisher::new(edge.address).get("/stats").await.status, 404, "not for the outside");
+}
+
+#[tokio::test]
 async fn in_dev_both_apis_answer_on_one_address_and_a_history_is_the_same_whoever_asks() {
     let file = opted_in("dev");
     let dev = Dev::start(&["--config", file.to_str().expect("UTF-8")]);

@@ -14,6 +14,7 @@ mod wire; // What bytes leave through.
 
 use std::collections::VecDeque;
 use std::io;
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -32,6 +33,7 @@ use crate::config::EdgeConfig;
 use crate::metrics::EdgeMetrics;
 use crate::registry::Registry;
 use crate::since_1970;
+use crate::stats::ShardLoad;
 use crate::stream::Stream;
 use connection::{Connection, Phase};
 pub(crate) use connection::{Heartbeat, Hello, OwnBeat, Style};
@@ -115,6 +117,7 @@ pub(crate) struct ShardParts {
     pub(crate) commands: mpsc::Receiver<Command>,
     pub(crate) registry: Arc<Registry>,
     pub(crate) metrics: Arc<EdgeMetrics>,
+    pub(crate) load: Arc<ShardLoad>,
 }
 
 pub(crate) struct Shard {
@@ -126,6 +129,7 @@ pub(crate) struct Shard {
     commands: mpsc::Receiver<Command>,
     registry: Arc<Registry>,
     metrics: Arc<EdgeMetrics>,
+    load: Arc<ShardLoad>,
     poll: AsyncFd<Poll>,
     ready: Arc<Ready>,
     sockets: Sockets,
@@ -157,7 +161,7 @@ impl Shard {
     /// # Errors
     /// No more descriptors, or no tokio runtime with I/O.
     pub(crate) fn new(parts: ShardParts) -> io::Result<Self> {
-        let ShardParts { index, config, machine, feeds, bell, commands, registry, metrics } = parts;
+        let ShardParts { index, config, machine, feeds, bell, commands, registry, metrics, load } = parts;
         let poll = Poll::new()?;
         let tick = (config.heartbeat_interval / 32).clamp(Duration::from_millis(5), Duration::from_millis(500));
         let reach = ticks(config.heartbeat_interval.max(config.join_timeout), tick) + 1;
@@ -175,6 +179,7 @@ impl Shard {
             commands,
             registry,
             metrics,
+            load,
             sockets,
             tick,
             generations: 0,
@@ -233,6 +238,7 @@ impl Shard {
                 let deliveries = std::mem::take(&mut self.sockets.deliveries);
                 if deliveries > 0 {
                     self.metrics.deliveries.inc_by(deliveries);
+                    self.load.deliveries.fetch_add(deliveries, Ordering::Relaxed);
                     if let Some(published) = published {
                         self.metrics.delivered(partition as Partition, published);
                     }
@@ -324,6 +330,7 @@ impl Shard {
         for visit in self.sockets.wheel.tick() {
             self.visit(visit);
         }
+        self.load.connections.store(self.sockets.connections.len(), Ordering::Relaxed);
         if self.lingered.elapsed() >= LINGER {
             self.lingered = Instant::now();
             self.machine.tick();

@@ -12,5 +12,6 @@ mod overload;
 mod resume;
 mod routes;
 mod slow_readers;
+mod stats;
 mod stream;
 mod support;

@@ -5,7 +5,7 @@ use std::num::NonZeroUsize;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-use fanfare_auth::{CookieName, Grants, Patterns, PublishKeys, Secrets, SettingError};
+use fanfare_auth::{AdminKey, CookieName, Grants, Patterns, PublishKeys, Secrets, SettingError};
 use fanfare_backbone::Secret as RedisSecret;
 use fanfare_edge::{AddressLimit, AtUserLimit};
 use fanfare_http::{Cors, TrustedProxies};
@@ -94,7 +94,7 @@ const HEARTBEAT: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::f
 const LIFETIME: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(30 * 24 * 60 * 60);
 const DRAIN: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(60 * 60);
 
-pub(super) static SETTINGS: [Setting; 33] = [
+pub(super) static SETTINGS: [Setting; 34] = [
     Setting {
         variable: "FANFARE_EDGE_LISTEN",
         key: "edge.listen",
@@ -117,10 +117,19 @@ pub(super) static SETTINGS: [Setting; 33] = [
         variable: "FANFARE_ADMIN_LISTEN",
         key: "admin.listen",
         kind: Kind::Value,
-        meaning: "Where an edge or a publish API answers /healthz, /readyz, /metrics and /version. Not for the outside; in `dev` they are on the one address.",
+        meaning: "Where an edge or a publish API answers /healthz, /readyz, /metrics, /version and /stats. Not for the outside; in `dev` they are on the one address.",
         expected: "an address and a port, such as 127.0.0.1:9091",
         set: |config, text| set(&mut config.admin_listen, parse_address(text)),
         get: |config| config.admin_listen.to_string(),
+    },
+    Setting {
+        variable: "FANFARE_ADMIN_KEY",
+        key: "admin.key",
+        kind: Kind::Secret,
+        meaning: "What operators show (Authorization: Bearer …) for what /stats has of users. Without one that is off.",
+        expected: "16 or more printable ASCII characters without spaces, or none",
+        set: |config, text| set_auth(&mut config.auth.admin_key, text, |text| AdminKey::parse(text).map(Some)),
+        get: |config| show_secret(config.auth.admin_key.is_some()),
     },
     Setting {
         variable: "FANFARE_REDIS_URL",
