@@ -316,6 +316,17 @@ fn parse_other(text: &str, first: Position) -> Result<(Partition, Point), Cursor
     Ok((partition, Point { epoch, pos: Position(pos.ok_or(CursorError::Position)?) }))
 }
 
+/// Reads changes as [`encode_changes`] writes them.
+///
+/// # Errors
+/// They are none, or not in that spelling.
+pub fn decode_changes(set: &str) -> Result<Vec<(Change, Channel)>, CursorError> {
+    if set.is_empty() {
+        return Ok(Vec::new());
+    }
+    parse_changes(set)
+}
+
 fn parse_changes(set: &str) -> Result<Vec<(Change, Channel)>, CursorError> {
     if set.len() > CHANGES_BYTES_MAX {
         return Err(ChangesTooLong(set.len()).into());

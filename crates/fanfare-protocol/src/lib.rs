@@ -24,8 +24,8 @@ mod wishes;
 
 pub use channel::{CHANNEL_BYTES_MAX, Channel, ChannelError, USER_ID_BYTES_MAX, UserId, UserIdError};
 pub use cursor::{
-    CHANGES_BYTES_MAX, Change, ChangesTooLong, Cursor, CursorError, ID_BYTES_MAX, SESSION_BYTES_MAX, encode_changes,
-    write_cursor, write_point,
+    CHANGES_BYTES_MAX, Change, ChangesTooLong, Cursor, CursorError, ID_BYTES_MAX, SESSION_BYTES_MAX, decode_changes,
+    encode_changes, write_cursor, write_point,
 };
 pub use envelope::{EnvelopeError, decode_entry, decode_message, encode_entry, encode_message, entry_tail};
 pub use event::{

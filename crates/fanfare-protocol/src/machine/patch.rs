@@ -53,6 +53,12 @@ impl Machine {
         self.answer_patch(key, outlet);
     }
 
+    /// What has changed since a connection's URL was opened, in the cursor's spelling. Empty where nothing has.
+    pub fn changes(&self, key: ConnectionKey) -> &str {
+        let connection = self.connections.get(key as usize).and_then(Option::as_deref);
+        connection.and_then(|connection| connection.changes.as_deref()).unwrap_or_default()
+    }
+
     /// The channels that wait for this cut begin.
     pub(super) fn add_patched(&mut self, partition: Partition, cut: &Cut, outlet: &mut impl Outlet) {
         let Self { parts, heads, connections, .. } = self;
@@ -120,6 +126,11 @@ impl Machine {
         let Some(follow) = connection.follow(partition) else { return };
         let Some(at) = follow.seats.iter().position(|seat| seat.channel == index) else { return };
         let seat = follow.seats.swap_remove(at);
+        let replaying = follow.join.as_deref().is_some_and(|join| join.attempt.is_some());
         self.unseat(partition, seat);
+        if replaying {
+            visited!("a channel is left in the middle of its replay");
+            self.restart_join(partition, key); // From where it is, and without the channel: `subscribed` must hold.
+        }
     }
 }

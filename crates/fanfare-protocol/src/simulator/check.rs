@@ -34,6 +34,9 @@ pub(super) struct View {
     follows: BTreeMap<Channel, Follow>,
     /// It has asked to leave these, and not every PATCH is answered yet.
     leaving: BTreeSet<Channel>,
+    /// What this connection was last said to follow, and what was asked for since.
+    told: BTreeSet<Channel>,
+    asked: BTreeSet<Channel>,
     patches: usize,
     /// When, and under which epoch's name.
     received: HashMap<usize, (Time, Epoch)>,
@@ -130,13 +133,16 @@ impl Check {
         view.nonsense = nonsense;
         view.newest.clear();
         view.leaving.clear();
+        view.told.clear();
+        view.asked.clear();
         view.patches = 0;
     }
 
     /// A client sends a PATCH. What it leaves it can't expect any more.
-    pub(super) fn patches(&mut self, view: usize, leaves: &[Channel]) {
+    pub(super) fn patches(&mut self, view: usize, asks: &[Channel], leaves: &[Channel]) {
         let view = &mut self.views[view];
         view.patches += 1;
+        view.asked.extend(asks.iter().cloned());
         view.leaving.extend(leaves.iter().cloned());
         view.follows.retain(|channel, _| !leaves.contains(channel));
     }
@@ -172,12 +178,15 @@ impl Check {
                     failure = Some("connected twice".to_owned());
                 }
                 at.connected = true;
+                at.told.clone_from(&channels);
                 failure = failure.or(at.follow(now, partitions, &channels, after.as_ref()));
             }
             Kind::Subscribed { channels, patches } => {
                 if patches == at.patches {
                     at.leaving.clear();
+                    at.asked.clear();
                 }
+                at.told.clone_from(&channels);
                 failure = failure.or(at.follow(now, partitions, &channels, after.as_ref()));
             }
             Kind::Gap(gap) => at.gaps.push(Told { time: now, gap, before, after }),
@@ -289,6 +298,9 @@ impl View {
         entry: usize,
     ) -> Option<String> {
         let Point { epoch, pos } = point;
+        if !self.told.contains(&channel) && !self.asked.contains(&channel) {
+            return Some(format!("entry {entry} is on {}, which the stream does not follow", channel.as_str()));
+        }
         let back = self.went_back.get(&partition).copied();
         if let Some((before, _)) = self.received.insert(entry, (now, epoch))
             && back.is_none_or(|back| before >= back)

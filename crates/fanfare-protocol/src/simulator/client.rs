@@ -363,7 +363,7 @@ impl World {
         let unsubscribe = others.iter().take(minus).cloned().collect();
         let request = PatchRequest { subscribe, unsubscribe };
         tell!(self, "client {client} (conn {conn}) asks for {request:?}");
-        self.check.patches(view, &request.unsubscribe);
+        self.check.patches(view, &request.subscribe, &request.unsubscribe);
         self.patches.push(request);
         let delay = self.delay();
         self.after(delay, Step::PatchArrives { conn, patch: self.patches.len() - 1 });
