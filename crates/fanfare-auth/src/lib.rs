@@ -35,5 +35,5 @@ pub use keys::{KeyError, PublishAccess, PublishKeys};
 pub use mint::{MintError, Minted, TokenOrder};
 pub use secret::Secret;
 pub use setting::{CookieName, Patterns, SettingError};
-pub use subscriber::{ChannelRefusal, Subscriber};
+pub use subscriber::{ChannelRefusal, Reach, Subscriber};
 pub use token::{Secrets, TOKEN_BYTES_MAX, TokenError};

@@ -2,7 +2,9 @@
 
 use std::time::SystemTime;
 
-use fanfare_protocol::{Channel, Pattern, UserId};
+use fanfare_protocol::{Channel, Pattern, PatternError, UserId};
+
+use serde::{Deserialize, Serialize};
 
 use crate::claims::Claims;
 use crate::grants::Grants;
@@ -18,9 +20,13 @@ pub struct Subscriber {
     issued_at: Option<SystemTime>,
 }
 
-/// Which channels are open. `$…` never are.
+/// Which channels are open to someone. `$…` never are. It can be written down and read elsewhere, and is no credential.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(try_from = "Written", into = "Written")]
+pub struct Reach(Open);
+
 #[derive(Clone, Debug)]
-enum Reach {
+enum Open {
     /// All: `dev` asks for no tokens.
     Everything,
     /// What is open to everyone.
@@ -33,6 +39,66 @@ enum Reach {
         /// Nothing of `own` outside of these.
         limit: Option<Vec<Pattern>>,
     },
+}
+
+/// A reach as it is written down: lists of patterns.
+#[derive(Serialize, Deserialize)]
+struct Written {
+    everything: bool,
+    anonymous: Vec<String>,
+    own: Vec<String>,
+    limit: Option<Vec<String>>,
+}
+
+impl From<Reach> for Written {
+    fn from(Reach(open): Reach) -> Self {
+        let texts = |patterns: &[Pattern]| patterns.iter().map(Pattern::to_string).collect();
+        let listed = |patterns: &Patterns| patterns.iter().map(Pattern::to_string).collect();
+        match open {
+            Open::Everything => Self { everything: true, anonymous: vec![], own: vec![], limit: None },
+            Open::Anonymous(open) => Self { everything: false, anonymous: listed(&open), own: vec![], limit: None },
+            Open::Token { anonymous, own, limit } => Self {
+                everything: false,
+                anonymous: listed(&anonymous),
+                own: texts(&own),
+                limit: limit.as_deref().map(texts),
+            },
+        }
+    }
+}
+
+impl TryFrom<Written> for Reach {
+    type Error = PatternError;
+
+    fn try_from(Written { everything, anonymous, own, limit }: Written) -> Result<Self, PatternError> {
+        let read = |texts: Vec<String>| texts.iter().map(|text| Pattern::parse(text)).collect::<Result<Vec<_>, _>>();
+        Ok(Self(match everything {
+            true => Open::Everything,
+            false => Open::Token {
+                anonymous: read(anonymous)?.into_iter().collect(),
+                own: read(own)?,
+                limit: limit.map(read).transpose()?,
+            },
+        }))
+    }
+}
+
+impl Reach {
+    /// Whether a channel is open.
+    pub fn opens(&self, channel: &Channel) -> bool {
+        let any = |mut patterns: std::slice::Iter<'_, Pattern>| patterns.any(|pattern| pattern.matches(channel));
+        if channel.is_internal() {
+            return false;
+        }
+        match &self.0 {
+            Open::Everything => true,
+            Open::Anonymous(open) => open.iter().any(|pattern| pattern.matches(channel)),
+            Open::Token { anonymous, own, limit } => {
+                anonymous.iter().any(|pattern| pattern.matches(channel))
+                    || (any(own.iter()) && limit.as_ref().is_none_or(|limit| any(limit.iter())))
+            }
+        }
+    }
 }
 
 /// Why a channel may not be followed.
@@ -52,17 +118,17 @@ pub enum ChannelRefusal {
 impl Subscriber {
     /// Whoever asks, where no tokens are asked for.
     pub(crate) fn in_dev(user: Option<UserId>) -> Self {
-        Self { user, reach: Reach::Everything, follow: Vec::new(), expires_at: None, issued_at: None }
+        Self { user, reach: Reach(Open::Everything), follow: Vec::new(), expires_at: None, issued_at: None }
     }
 
     /// The same, and all is open to them.
     pub(crate) fn with_everything(self) -> Self {
-        Self { reach: Reach::Everything, ..self }
+        Self { reach: Reach(Open::Everything), ..self }
     }
 
     /// Someone without a token.
     pub(crate) fn anonymous(open: Patterns) -> Self {
-        Self { user: None, reach: Reach::Anonymous(open), follow: Vec::new(), expires_at: None, issued_at: None }
+        Self { user: None, reach: Reach(Open::Anonymous(open)), follow: Vec::new(), expires_at: None, issued_at: None }
     }
 
     /// The bearer of a token.
@@ -74,7 +140,7 @@ impl Subscriber {
         if let Some(user) = &user {
             own.extend([user.inbox(), Channel::broadcast()].map(Pattern::from));
         }
-        let reach = Reach::Token { anonymous, own, limit };
+        let reach = Reach(Open::Token { anonymous, own, limit });
         Self { user, reach, follow, expires_at: Some(expires_at), issued_at }
     }
 
@@ -96,23 +162,17 @@ impl Subscriber {
 
     /// Whether there is a token.
     pub fn has_token(&self) -> bool {
-        matches!(self.reach, Reach::Token { .. })
+        matches!(self.reach, Reach(Open::Token { .. }))
+    }
+
+    /// Which channels are open to them.
+    pub fn reach(&self) -> &Reach {
+        &self.reach
     }
 
     /// Whether a channel is open to them.
     pub fn may_follow(&self, channel: &Channel) -> bool {
-        let any = |mut patterns: std::slice::Iter<'_, Pattern>| patterns.any(|pattern| pattern.matches(channel));
-        if channel.is_internal() {
-            return false;
-        }
-        match &self.reach {
-            Reach::Everything => true,
-            Reach::Anonymous(open) => open.iter().any(|pattern| pattern.matches(channel)),
-            Reach::Token { anonymous, own, limit } => {
-                anonymous.iter().any(|pattern| pattern.matches(channel))
-                    || (any(own.iter()) && limit.as_ref().is_none_or(|limit| any(limit.iter())))
-            }
-        }
+        self.reach.opens(channel)
     }
 
     /// Checks channels that they ask for.

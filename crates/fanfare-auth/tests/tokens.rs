@@ -5,7 +5,8 @@ mod common;
 use std::time::Duration;
 
 use common::*;
-use fanfare_auth::{Access, Grants, Secrets};
+use fanfare_auth::{Access, Grants, Reach, Secrets};
+use fanfare_protocol::Channel;
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
@@ -45,6 +46,19 @@ fn what_follow_names_is_open_and_comes_without_asking() {
     let subscriber = subscriber(&access(), &token_with(claims));
     assert_eq!(subscriber.unasked(), channels(&["user:42", "broadcast", "org:7"]));
     assert!(may(&subscriber, "org:7") && !may(&subscriber, "org:8") && !may(&subscriber, "$call:0a"));
+}
+
+#[test]
+fn what_a_token_opens_is_written_down_and_opens_the_same_elsewhere() {
+    let claims = json!({"sub": "42", "channels": ["server:*", "news"], "fanfare_limit": ["server:7*", "user:42"]});
+    let subscriber = subscriber(&access(), &token_with(claims));
+    let written = serde_json::to_string(subscriber.reach()).expect("patterns are text");
+    let read: Reach = serde_json::from_str(&written).expect("as it was written");
+    for (channel, open) in [("server:71", true), ("server:8", false), ("user:42", true), ("broadcast", false)] {
+        let channel = Channel::parse(channel).expect("valid");
+        assert_eq!((subscriber.may_follow(&channel), read.opens(&channel)), (open, open), "{channel}");
+    }
+    assert!(serde_json::from_str::<Reach>(&written.replace("news", "ne*ws")).is_err());
 }
 
 #[test]

@@ -26,6 +26,22 @@ impl NodeId {
     pub fn random() -> Self {
         Self(fastrand::u64(..))
     }
+
+    /// Reads the 16 hex digits that it is written with.
+    pub fn parse(text: &str) -> Option<Self> {
+        let node = Self(u64::from_str_radix(text, 16).ok()?);
+        (node.to_string() == text).then_some(node)
+    }
+
+    /// From its 64 bits.
+    pub fn from_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+
+    /// Its 64 bits.
+    pub fn bits(self) -> u64 {
+        self.0
+    }
 }
 
 impl fmt::Display for NodeId {

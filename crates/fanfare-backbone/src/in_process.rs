@@ -13,6 +13,7 @@ use fanfare_protocol::{
 };
 use tokio::sync::mpsc;
 
+use crate::blocks::{BLOCKS_MAX, Block, since_1970};
 use crate::directory::Directory;
 use crate::link::LinkEvent;
 use crate::{BackboneError, PublishError, Receipt};
@@ -31,6 +32,8 @@ pub struct InProcess {
     partitions: Partitions,
     hubs: Vec<Arc<Hub>>,
     pub(crate) directory: Directory,
+    /// Users who were disconnected, and when that may be forgotten; at most [`BLOCKS_MAX`].
+    blocks: Mutex<Vec<(u64, String)>>,
 }
 
 /// A link: its place in the hub, and what arrives there.
@@ -70,7 +73,8 @@ impl InProcess {
             let inside = Inside { store: Store::new(retention), links, subscribers, links_opened: 0 };
             Arc::new(Hub { identity, inside: Mutex::new(inside) })
         };
-        Self { partitions, hubs: partitions.all().map(hub).collect(), directory: Directory::default() }
+        let (directory, blocks) = (Directory::default(), Mutex::default());
+        Self { partitions, hubs: partitions.all().map(hub).collect(), directory, blocks }
     }
 
     pub(crate) fn partitions(&self) -> Partitions {
@@ -120,6 +124,27 @@ impl InProcess {
         inside.links.insert(id, Subscriber { arrivals: sender, marker: false });
         drop(inside);
         HubLink { id, hub, arrivals }
+    }
+
+    /// Whether there was room for it.
+    pub(crate) fn block(&self, block: &Block) -> bool {
+        let mut blocks = self.remembered();
+        let has_room = blocks.len() < BLOCKS_MAX;
+        if has_room {
+            blocks.push((block.remembered_until(), block.encode()));
+        }
+        has_room
+    }
+
+    pub(crate) fn blocks(&self) -> Vec<String> {
+        self.remembered().iter().map(|(_, row)| row.clone()).collect()
+    }
+
+    fn remembered(&self) -> MutexGuard<'_, Vec<(u64, String)>> {
+        let mut blocks = self.blocks.lock().expect("no one panics while holding the blocks");
+        let now = since_1970(SystemTime::now());
+        blocks.retain(|(until, _)| *until > now);
+        blocks
     }
 
     fn hub(&self, partition: Partition) -> &Arc<Hub> {

@@ -5,6 +5,7 @@
 //! lock: for `fanfare dev`, for tests, and for one small machine. With Redis it is scripts, lists and Pub/Sub there,
 //! which any number of processes share.
 
+mod blocks;
 mod directory;
 mod history;
 mod in_process;
@@ -12,9 +13,12 @@ mod link;
 mod redis;
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use fanfare_protocol::{Channel, Draft, Marker, PageLimit, Partition, Partitions, Point, Retention};
 
+use blocks::BLOCKS_MAX;
+pub use blocks::{Block, all_edges, one_edge};
 pub use directory::{Counted, LEASE, Node, NodeId, ReportError, Roll};
 pub use history::{History, HistoryPage, HistoryQuery, HistoryQueryError, event_id};
 use in_process::InProcess;
@@ -64,6 +68,9 @@ pub enum BackboneError {
     /// More waits for it already than memory is set aside for.
     #[error("too many events wait for the backbone already")]
     Busy,
+    /// More users were disconnected lately than are remembered.
+    #[error("{BLOCKS_MAX} blocks are in force already, which is as many as are remembered")]
+    Blocks,
     /// Redis is away or refuses.
     #[error("{0}")]
     Redis(RedisError),
@@ -148,6 +155,36 @@ impl Backbone {
             Self::Redis(backbone) => backbone.read(channel, start, limit).await?,
         };
         Ok(History::new(&marker, after, start, page))
+    }
+
+    /// Disconnects a user: remembers it, for edges that can't be told now, and then tells the others.
+    ///
+    /// # Errors
+    /// The backbone can't be reached or has no room. Whether it is remembered is unknown then; to repeat it is harmless.
+    pub async fn disconnect(&self, block: &Block) -> Result<(), BackboneError> {
+        let has_room = match self {
+            Self::InProcess(backbone) => backbone.block(block),
+            Self::Redis(backbone) => backbone.block(block).await?,
+        };
+        if !has_room {
+            return Err(BackboneError::Blocks);
+        }
+        match self.publish(vec![block.draft()]).await.pop() {
+            Some(Err(PublishError::Unavailable(error))) => Err(error),
+            _ => Ok(()),
+        }
+    }
+
+    /// Every disconnect that is remembered.
+    ///
+    /// # Errors
+    /// The backbone can't be reached.
+    pub async fn blocks(&self) -> Result<Vec<Block>, BackboneError> {
+        let rows = match self {
+            Self::InProcess(backbone) => backbone.blocks(),
+            Self::Redis(backbone) => backbone.blocks(SystemTime::now()).await?,
+        };
+        Ok(rows.iter().filter_map(|row| Block::decode(row)).collect())
     }
 
     /// Opens a subscription and the commands that belong to it, for one feed.

@@ -4,9 +4,11 @@
 mod support;
 
 use std::collections::HashSet;
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use fanfare_backbone::{Backbone, Counted, Link, LinkEvent, Node, NodeId, PublishError, RedisConfig, Secret};
+use fanfare_backbone::{
+    Backbone, Block, Counted, Link, LinkEvent, Node, NodeId, PublishError, RedisConfig, Secret, all_edges,
+};
 use fanfare_protocol::{
     Answer, Channel, Confirmation, Content, Draft, Idempotency, PageLimit, Partitions, Position, Query, Retention,
     UserId,
@@ -74,6 +76,7 @@ suite! {
     a_link_that_is_not_read_breaks_and_holds_nobody_up(1),
     each_partition_is_heard_over_its_own_link(8),
     one_caller_events_keep_their_order(8),
+    a_disconnect_is_remembered_and_told_to_all_edges(8),
     thousands_of_channels_are_subscribed_and_each_is_confirmed(1),
     what_nodes_tell_is_added_up_until_they_leave(1),
     the_directory_is_read_in_sorted_pages(1),
@@ -123,6 +126,29 @@ async fn a_link_hears_its_channels_in_order_between_its_confirmations(backbone: 
     backbone.publish(vec![draft("a", "after")]).await;
     link.subscribe_marker();
     assert!(matches!(arrivals(&mut link, 1).await[0], LinkEvent::MarkerConfirmed), "and nothing else");
+}
+
+async fn a_disconnect_is_remembered_and_told_to_all_edges(backbone: Backbone) {
+    let mut link = backbone.connect(backbone.partitions().of(&all_edges())).await.expect("connects");
+    link.subscribe(vec![all_edges()]);
+    arrivals(&mut link, 1).await;
+    let user = |id: &str| UserId::parse(id).expect("valid");
+    let now = SystemTime::now();
+    let blocks = [("42", 60), ("42", 30), ("alice@example.com", 0)]
+        .map(|(id, seconds)| Block::new(user(id), now, Duration::from_secs(seconds)));
+    for block in &blocks {
+        backbone.disconnect(block).await.expect("there is room");
+        let arrived = arrivals(&mut link, 1).await;
+        let LinkEvent::Event(_, told) = &arrived[0] else { panic!("{arrived:?}") };
+        assert_eq!(Block::decode(&told.content.data).as_ref(), Some(block));
+    }
+    let mut remembered = backbone.blocks().await.expect("it can be read");
+    remembered.sort_by_key(|block| std::cmp::Reverse(block.until));
+    assert_eq!(remembered, blocks);
+
+    let long_ago = Block::new(user("43"), now - Duration::from_secs(3600), Duration::from_secs(60));
+    backbone.disconnect(&long_ago).await.expect("there is room");
+    assert_eq!(backbone.blocks().await.expect("it can be read").len(), blocks.len(), "what is over is forgotten");
 }
 
 async fn a_marker_stands_in_the_stream_where_the_barrier_ran(backbone: Backbone) {

@@ -3,9 +3,9 @@
 //! Rights are found by running the real scripts and a real subscription, under names that no partition has: what an
 //! ACL or a hosted edition forbids can't be guessed.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime};
 
-use fanfare_protocol::{Channel, Content, Draft, Epoch, Idempotency, PageLimit, Position, Retention};
+use fanfare_protocol::{Channel, Content, Draft, Epoch, Idempotency, PageLimit, Position, Retention, UserId};
 
 use super::RedisError;
 use super::config::{RedisConfig, Server};
@@ -13,8 +13,9 @@ use super::directory::{self, NodeKeys, enlist};
 use super::keys::Keys;
 use super::scripts::{Call, LAYOUT, SCRIPTS, Scripts};
 use super::wire::{Info, Wire, Words};
+use crate::blocks::Block;
 
-/// Short, so that what a check leaves behind is soon gone, but for two small keys.
+/// Short, so that what a check leaves behind is soon gone, but for three small keys.
 const RETENTION: Retention = Retention {
     history_size: 1,
     history_age: Duration::from_secs(1),
@@ -170,6 +171,13 @@ async fn note_rights(wire: &mut Wire, server: &Server, note: &mut impl FnMut(Red
     let limit = PageLimit { events_max: 1, bytes_max: 1 };
     if let Err(error) = run(wire, &scripts.history(&channel, Some(Position(0)), limit)).await {
         note(error);
+    }
+    let nobody = UserId::parse("fanfare check").expect("a user id");
+    let block = Block::new(nobody, SystemTime::now(), Duration::ZERO);
+    for call in [scripts.block(&block), scripts.blocks(block.before)] {
+        if let Err(error) = run(wire, &call).await {
+            note(error);
+        }
     }
     // Who listens, as nodes tell it.
     let (prefix, node) = (&server.prefix, NodeKeys::for_checks(&server.prefix));

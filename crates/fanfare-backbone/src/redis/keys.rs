@@ -40,6 +40,11 @@ impl Keys {
         [self.base.as_bytes(), b"d:", hex(digest).as_bytes()].concat()
     }
 
+    /// Users who were disconnected.
+    pub(crate) fn blocks(&self) -> Vec<u8> {
+        [self.base.as_bytes(), b"u"].concat()
+    }
+
     /// What every channel's Pub/Sub name begins with.
     pub(crate) fn names(&self) -> String {
         format!("{}c:", self.base)

@@ -26,6 +26,7 @@ mod against_the_store;
 use std::fmt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::SystemTime;
 
 use fanfare_protocol::{
     Channel, Draft, Epoch, Marker, Page, PageLimit, Partition, Partitions, Point, Position, Retention,
@@ -40,6 +41,7 @@ pub(crate) use directory::Held;
 pub use error::RedisError;
 pub(crate) use link::RedisLink;
 
+use crate::blocks::{Block, all_edges};
 use crate::{PublishError, Receipt};
 use config::Server;
 use pool::{Connections, discard, words};
@@ -137,6 +139,19 @@ impl Redis {
         let scripts = self.scripts(self.partitions().of(channel));
         let value = self.run(scripts, &scripts.history(channel, after, limit)).await?;
         Scripts::page(channel, words(&value))
+    }
+
+    /// Whether there was room for it.
+    pub(crate) async fn block(&self, block: &Block) -> Result<bool, RedisError> {
+        let scripts = self.scripts(self.partitions().of(&all_edges()));
+        let value = self.run(scripts, &scripts.block(block)).await?;
+        Ok(words(&value).next().flatten() == Some(b"1"))
+    }
+
+    pub(crate) async fn blocks(&self, now: SystemTime) -> Result<Vec<String>, RedisError> {
+        let scripts = self.scripts(self.partitions().of(&all_edges()));
+        let value = self.run(scripts, &scripts.blocks(now)).await?;
+        Ok(words(&value).flatten().map(|row| String::from_utf8_lossy(row).into_owned()).collect())
     }
 
     pub(crate) async fn connect(&self, partition: Partition) -> Result<RedisLink, RedisError> {

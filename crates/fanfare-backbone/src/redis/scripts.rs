@@ -5,6 +5,7 @@
 //! connection.
 
 use std::sync::{Arc, LazyLock};
+use std::time::SystemTime;
 
 use fanfare_protocol::{
     Channel, Draft, Epoch, Event, Marker, Page, PageLimit, Partition, Partitions, Point, Position, Retention,
@@ -14,6 +15,7 @@ use fanfare_protocol::{
 use super::RedisError;
 use super::keys::{Keys, hex};
 use super::resp;
+use crate::blocks::{BLOCKS_MAX, Block, TABLE_AGE, since_1970};
 
 /// The layout of the keys that this program knows.
 pub(crate) const LAYOUT: &str = "1";
@@ -39,13 +41,14 @@ macro_rules! script {
 static PUBLISH: Script = script!("ensure.lua", "publish.lua");
 static BARRIER: Script = script!("ensure.lua", "barrier.lua");
 static HISTORY: Script = script!("history.lua");
+static BLOCKS: Script = script!("blocks.lua");
 
 /// Of nodes and not of partitions: see `directory`.
 pub(crate) static TELL: Script = script!("tell.lua");
 pub(crate) static ENLIST: Script = script!("enlist.lua");
 
 /// All of them, to be loaded when a connection is opened.
-pub(crate) static SCRIPTS: [&Script; 5] = [&PUBLISH, &BARRIER, &HISTORY, &TELL, &ENLIST];
+pub(crate) static SCRIPTS: [&Script; 6] = [&PUBLISH, &BARRIER, &HISTORY, &BLOCKS, &TELL, &ENLIST];
 
 /// A script with its keys and arguments.
 #[derive(Clone, Debug)]
@@ -214,6 +217,17 @@ impl Scripts {
         let call = Call::new(&HISTORY).key(self.keys.history(channel)).key(self.keys.meta());
         let call = call.word(after.map_or_else(String::new, |after| after.to_string()));
         call.number(limit.events_max).number(limit.bytes_max).number(size_of::<Event>())
+    }
+
+    /// Remembers that a user was disconnected. Answers `1`, or `0` where there is no room.
+    pub(crate) fn block(&self, block: &Block) -> Call {
+        let call = self.blocks(block.before).number(block.remembered_until()).word(block.encode()).number(BLOCKS_MAX);
+        call.number(since_1970(block.before + TABLE_AGE))
+    }
+
+    /// Reads what is remembered of disconnected users.
+    pub(crate) fn blocks(&self, now: SystemTime) -> Call {
+        Call::new(&BLOCKS).key(self.keys.blocks()).number(since_1970(now))
     }
 
     /// The answer to [`Scripts::history`]. What isn't an entry is left out: the events around it don't join up then,
