@@ -10,6 +10,8 @@ pub enum CloseReason {
     TooSlow,
     /// Its token has ended.
     TokenExpired,
+    /// Its user was disconnected.
+    Disconnected,
     /// It has had no event for too long.
     Idle,
     /// It has been open for too long.
@@ -28,10 +30,11 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::ClientLeft,
         Self::TooSlow,
         Self::TokenExpired,
+        Self::Disconnected,
         Self::Idle,
         Self::MaxAge,
         Self::Replaced,
@@ -47,6 +50,7 @@ impl CloseReason {
             Self::ClientLeft => "client-left",
             Self::TooSlow => "too-slow",
             Self::TokenExpired => "token-expired",
+            Self::Disconnected => "disconnected",
             Self::Idle => "idle",
             Self::MaxAge => "max-age",
             Self::Replaced => "replaced",

@@ -5,13 +5,18 @@
 //! request and lets go of the socket; from there on no task, no wake-up and no buffer belongs to a connection.
 
 mod admission; // Its place on this edge.
+mod blocks; // Who was disconnected.
+mod changes; // What it follows against what its URL names.
+mod client_id; // What it is called to the outside.
 mod close; // Why connections end.
 mod config;
+mod control; // What edges say to each other.
 mod directory; // Who listens here, told to all.
 mod feed; // From backbone to stream.
 mod head; // The response's head.
 mod history; // What channels retain.
 mod metrics;
+mod patch; // It changes.
 mod refusal; // No place, no time.
 mod registry; // Who is connected.
 mod router; // Every path.
@@ -37,14 +42,16 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use admission::Places;
+use blocks::Blocks;
 pub use close::CloseReason;
 pub use config::{AddressLimit, AtUserLimit, EdgeConfig};
+use control::{Control, Listener};
 use feed::{FeedDriver, ShardPort};
 use metrics::EdgeMetrics;
 use refusal::{Asker, jittered};
 pub use registry::Registry;
 pub use routes::{HeartbeatConfig, RouteConfig, RouteMistake, Routes};
-use shard::{Adoption, Command, FeedPort, Hello, Shard, ShardParts, Style, Whereabouts};
+use shard::{Adoption, Command, FeedPort, Hello, Lease, Shard, ShardParts, Style, Whereabouts};
 use stats::ShardLoad;
 pub use stats::{NamespaceStats, ShardStats, Stats, UserStats};
 use stream::Stream;
@@ -103,6 +110,9 @@ pub struct Edge {
     access: Access,
     cors: Arc<Cors>,
     places: Arc<Places>,
+    node: NodeId,
+    control: Arc<Control>,
+    blocks: Arc<Blocks>,
     shards: Vec<mpsc::Sender<Command>>,
     loads: Vec<Arc<ShardLoad>>,
     next_shard: AtomicUsize,
@@ -127,17 +137,14 @@ impl Edge {
         let stop = CancellationToken::new();
         let partitions = backbone.partitions();
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        let shards = config.shards.unwrap_or(cores).clamp(1, SHARDS_MAX);
+        // To the feeds, whoever listens to other nodes is one more shard.
+        let shards = config.shards.unwrap_or(cores).clamp(1, SHARDS_MAX - 1);
         let connections = Arc::new(Registry::new(config.presence.clone()));
+        let (node, blocks) = (NodeId::random(), Arc::new(Blocks::default()));
         let bells: Vec<_> = partitions.all().map(|_| Arc::new(Notify::new())).collect();
         let mut services = Vec::new();
         let mut ports: Vec<Vec<ShardPort>> = bells.iter().map(|_| Vec::new()).collect();
-        let mut commands = Vec::new();
-        let loads: Vec<Arc<ShardLoad>> = (0..shards).map(|_| Arc::default()).collect();
-        for (index, load) in loads.iter().enumerate() {
-            let bell = Arc::new(Notify::new());
-            let (sender, receiver) = mpsc::channel(COMMANDS_MAX);
-            commands.push(sender);
+        let mut open_feeds = |bell: &Arc<Notify>| -> (Vec<FeedPort>, Machine) {
             let mut feeds = Vec::new();
             for (ports, feed_bell) in ports.iter_mut().zip(&bells) {
                 let port = ShardPort { wishes: Arc::default(), stream: Arc::new(Stream::new(bell.clone())) };
@@ -149,14 +156,25 @@ impl Edge {
                 ports.push(port);
             }
             let wishes = feeds.iter().map(|feed| feed.wishes.clone()).collect();
+            (feeds, Machine::new(partitions, limits(&config), wishes))
+        };
+        let mut commands = Vec::new();
+        let loads: Vec<Arc<ShardLoad>> = (0..shards).map(|_| Arc::default()).collect();
+        for (index, load) in loads.iter().enumerate() {
+            let bell = Arc::new(Notify::new());
+            let (sender, receiver) = mpsc::channel(COMMANDS_MAX);
+            commands.push(sender);
+            let (feeds, machine) = open_feeds(&bell);
             let shard = Shard::new(ShardParts {
+                node,
                 index,
                 config: config.clone(),
-                machine: Machine::new(partitions, limits(&config), wishes),
+                machine,
                 feeds,
                 bell,
                 commands: receiver,
                 registry: connections.clone(),
+                blocks: blocks.clone(),
                 metrics: metrics.clone(),
                 load: load.clone(),
             });
@@ -164,12 +182,25 @@ impl Edge {
             let future = Box::pin(shard.run(stop.clone()));
             services.push(Service { name: format!("shard {index}"), future });
         }
+        let control = Arc::new(Control::new(node, backbone.clone()));
+        let bell = Arc::new(Notify::new());
+        let (feeds, machine) = open_feeds(&bell);
+        let listener = Listener {
+            control: control.clone(),
+            machine,
+            feeds,
+            bell,
+            shards: commands.clone(),
+            blocks: blocks.clone(),
+            metrics: metrics.clone(),
+        };
+        services.push(Service { name: "control".to_owned(), future: Box::pin(listener.run(stop.clone())) });
         for ((partition, shards), bell) in partitions.all().zip(ports).zip(bells) {
             let driver = FeedDriver { partition, backbone: backbone.clone(), shards, bell, metrics: metrics.clone() };
             let future = Box::pin(driver.run(stop.clone()));
             services.push(Service { name: format!("feed {partition}"), future });
         }
-        let telling = directory::run(backbone.node(NodeId::random()), connections.clone(), stop.clone());
+        let telling = directory::run(backbone.node(node), connections.clone(), stop.clone());
         services.push(Service { name: "directory".to_owned(), future: Box::pin(telling) });
         let descriptors = descriptors();
         let held_max = config.held_max.unwrap_or_else(|| HELD_MAX.min(descriptors / HELD_SHARE));
@@ -193,6 +224,9 @@ impl Edge {
             access,
             cors,
             places: Arc::new(places),
+            node,
+            control,
+            blocks,
             shards: commands,
             loads,
             next_shard: AtomicUsize::new(0),
@@ -226,6 +260,9 @@ impl Edge {
             return Problem::method_not_allowed(request.method(), allow).into();
         }
         match route {
+            router::Route::Events if request.method() == Method::PATCH => {
+                self.patch(request).await.unwrap_or_else(Reply::from)
+            }
             router::Route::Events => self.open(request, peer).await.unwrap_or_else(Reply::from),
             router::Route::History => {
                 let answer = history::history(&request, &self.access, &self.backbone).await;
@@ -294,6 +331,9 @@ impl Edge {
         let asker = Asker::of(&request);
         let address = self.config.trusted_proxies.client(peer.address.ip(), request.headers());
         let subscription = Subscription::read(request, &self.access, &self.config).await?;
+        if self.blocks.refuse(subscription.user.as_ref(), subscription.issued_at, SystemTime::now()) {
+            return Ok(self.turn_away(&asker));
+        }
         if method == Method::HEAD {
             let mut response = Response::new(full(""));
             *response.headers_mut() = asker.headers();
@@ -314,13 +354,16 @@ impl Edge {
             // Where a shard is too busy to listen, the user has one more for now.
             _ = self.shards[shard].try_send(Command::Close(visit, CloseReason::Replaced));
         }
-        let Subscription { channels, expires_at, types, naming, heartbeat, start, changes, .. } = subscription;
+        let Subscription { channels, issued_at, expires_at, types, naming, heartbeat, start, changes, .. } =
+            subscription;
         let (framing, request_id) = (asker.framing(), asker.request_id());
-        let style = Style { framing, naming, heartbeat, types: types.into(), request_id, expires_at };
-        let hello = Hello { client_id: client_id(), channels: channels.into() };
+        let style = Style { framing, naming, heartbeat, types: types.into(), request_id };
+        let lease = Lease::new(issued_at, expires_at);
+        let hello = Hello { channels: channels.into() };
         let first = head::first_line(retry_pause(CloseReason::ClientLeft));
         Ok(self.stream(&asker, first, move |wire, head| {
-            permit.send(Command::Adopt(Box::new(Adoption { wire, head, style, admission, hello, start, changes })));
+            let adoption = Adoption { wire, head, style, lease, admission, hello, start, changes };
+            permit.send(Command::Adopt(Box::new(adoption)));
         }))
     }
 }
@@ -331,19 +374,13 @@ fn retry_pause(reason: CloseReason) -> Duration {
         CloseReason::ClientLeft
         | CloseReason::TooSlow
         | CloseReason::TokenExpired
+        | CloseReason::Disconnected
         | CloseReason::Idle
         | CloseReason::MaxAge
         | CloseReason::Draining => 1..=3,
         CloseReason::Replaced | CloseReason::Limit | CloseReason::Overloaded | CloseReason::Unavailable => 15..=60,
     };
     jittered(&(Duration::from_secs(*seconds.start())..=Duration::from_secs(*seconds.end())))
-}
-
-/// 128 random bits: whoever knows it may change the connection, so it is never logged.
-fn client_id() -> String {
-    let mut bits = [0; 16];
-    getrandom::fill(&mut bits).expect("the kernel has random bits");
-    format!("{:032x}", u128::from_ne_bytes(bits))
 }
 
 /// The time, as positions count it.

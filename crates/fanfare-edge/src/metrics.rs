@@ -29,6 +29,7 @@ pub(crate) struct EdgeMetrics {
     subscriptions: IntGaugeVec,
     /// Microseconds by which each partition's clock is ahead of ours.
     clocks_ahead: [AtomicI64; PARTITIONS_MAX as usize],
+    pub(crate) control_ignored: IntCounter,
 }
 
 impl EdgeMetrics {
@@ -69,7 +70,8 @@ impl EdgeMetrics {
                 "fanfare_connections_refused_total",
                 "Event streams not opened",
                 "reason",
-                &[CloseReason::Limit, CloseReason::Draining, CloseReason::Overloaded].map(CloseReason::as_str),
+                &[CloseReason::Limit, CloseReason::Draining, CloseReason::Overloaded, CloseReason::Disconnected]
+                    .map(CloseReason::as_str),
             )?,
             events_received: counter("fanfare_events_received_total", "Events heard from the backbone")?,
             deliveries: counter("fanfare_deliveries_total", "Events written to event streams or their backlogs")?,
@@ -102,6 +104,10 @@ impl EdgeMetrics {
                 &["confirmed", "pending"],
             )?,
             clocks_ahead: std::array::from_fn(|_| AtomicI64::new(0)),
+            control_ignored: counter(
+                "fanfare_control_ignored_total",
+                "Messages of other nodes that were not understood, or too many at once",
+            )?,
         })
     }
 

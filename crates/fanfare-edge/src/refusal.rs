@@ -9,10 +9,10 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bytes::Bytes;
-use fanfare_http::{Code, Pipe, Problem, REQUEST_ID, Reply, Request, TakeOver, full, request_id};
+use fanfare_http::{Code, Pipe, Problem, REQUEST_ID, Reply, Request, TakeOver, empty, full, request_id};
 use fanfare_protocol::sse::{self, Framing};
 use http::header::{ACCEPT, ORIGIN};
-use http::{HeaderMap, HeaderValue, Method, Response, Version};
+use http::{HeaderMap, HeaderValue, Method, Response, StatusCode, Version};
 
 use crate::close::CloseReason;
 use crate::shard::{Command, Holding, Wire};
@@ -86,6 +86,14 @@ impl Edge {
             let Ok(socket) = taken.stream.into_std() else { return };
             begin(Wire::socket(socket, send_buffer_bytes), first);
         }))
+    }
+
+    /// Tells a user who was disconnected not to come back: this stops an EventSource for good.
+    pub(crate) fn turn_away(&self, asker: &Asker) -> Reply {
+        self.places.metrics.refused(CloseReason::Disconnected);
+        let mut response = empty(StatusCode::NO_CONTENT);
+        response.headers_mut().insert(REQUEST_ID, asker.request_id.clone());
+        response.into()
     }
 
     /// Refuses a stream.

@@ -5,7 +5,7 @@ use http::Method;
 /// What a path means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Route {
-    /// `GET`, `POST` `/events`, `GET` `/events/{channel}`: opens a stream.
+    /// `GET`, `POST` `/events`, `GET` `/events/{channel}`: opens a stream. `PATCH` `/events/{clientId}`: changes one.
     Events,
     /// `GET` `/channels/{channel}/history`: what a channel retains.
     History,
@@ -13,8 +13,10 @@ pub(crate) enum Route {
 
 /// Methods of [`Route::Events`] on `/events`.
 const EVENTS: &str = "GET, HEAD, POST, OPTIONS";
-/// Methods of [`Route::Events`] on `/events/{channel}`, and of [`Route::History`].
-const CHANNEL: &str = "GET, HEAD, OPTIONS";
+/// Methods of [`Route::Events`] on `/events/{channel}`, and on a client id in its place.
+const CHANNEL: &str = "GET, HEAD, PATCH, OPTIONS";
+/// Methods of [`Route::History`].
+const HISTORY: &str = "GET, HEAD, OPTIONS";
 
 /// The route of a path, with the methods that it allows. None: the path is none of the edge's.
 pub(crate) fn route(path: &str) -> Option<(Route, &'static str)> {
@@ -22,7 +24,7 @@ pub(crate) fn route(path: &str) -> Option<(Route, &'static str)> {
     match (segments.next()?, segments.next(), segments.next(), segments.next()) {
         ("events", None, ..) => Some((Route::Events, EVENTS)),
         ("events", Some(channel), None, _) if !channel.is_empty() => Some((Route::Events, CHANNEL)),
-        ("channels", Some(channel), Some("history"), None) if !channel.is_empty() => Some((Route::History, CHANNEL)),
+        ("channels", Some(channel), Some("history"), None) if !channel.is_empty() => Some((Route::History, HISTORY)),
         _ => None,
     }
 }

@@ -6,10 +6,11 @@ use std::time::SystemTime;
 use fanfare_auth::{Access, Subscriber};
 use fanfare_http::{Code, Problem, Query, Request, accept_json, from_json_object, path_segments, read_body};
 use fanfare_protocol::sse::Naming;
-use fanfare_protocol::{Change, Channel, Cursor, Start, TypePattern, UserId, encode_changes};
+use fanfare_protocol::{Channel, Cursor, Start, TypePattern, UserId, encode_changes};
 use http::{HeaderMap, Method};
 use serde::Deserialize;
 
+use crate::changes;
 use crate::config::EdgeConfig;
 use crate::routes::Defaults;
 use crate::shard::Heartbeat;
@@ -32,6 +33,8 @@ const LAST_EVENT_ID: &str = "last-event-id";
 #[derive(Debug)]
 pub(crate) struct Subscription {
     pub(crate) user: Option<UserId>,
+    /// When its token was issued.
+    pub(crate) issued_at: Option<SystemTime>,
     /// When its token ends, and the stream with it.
     pub(crate) expires_at: Option<SystemTime>,
     pub(crate) channels: Vec<Channel>,
@@ -108,20 +111,17 @@ impl Subscription {
             Some(Ok(cursor)) => Start::Cursor(cursor),
             Some(Err(_)) => Start::Unknown,
         };
+        let mut known = BTreeSet::new();
+        channels.retain(|channel| known.insert(channel.clone()));
         let mut changes = None;
         if let Start::Cursor(cursor) = &start
             && !cursor.changes().is_empty()
         {
-            for (change, channel) in cursor.changes() {
-                channels.retain(|other| other != channel);
-                if *change == Change::Subscribe {
-                    channels.push(channel.clone());
-                }
-            }
-            changes = encode_changes(cursor.changes()).ok().map(String::into_boxed_str);
+            let changed = changes::apply(&channels, cursor.changes());
+            let differences = encode_changes(&changes::between(&channels, &changed)).ok();
+            changes = differences.filter(|differences| !differences.is_empty()).map(String::into_boxed_str);
+            channels = changed;
         }
-        let mut known = BTreeSet::new();
-        channels.retain(|channel| known.insert(channel.clone()));
         if channels.len() > config.channels_max {
             let (asked, max) = (channels.len(), config.channels_max);
             let detail = format!("{asked} channels are asked for, a connection may follow {max}");
@@ -133,6 +133,7 @@ impl Subscription {
         }
         Ok(Self {
             user: subscriber.user().cloned(),
+            issued_at: subscriber.issued_at(),
             expires_at: subscriber.expires_at(),
             channels,
             types: types(&query, &body)?,

@@ -11,6 +11,10 @@ use fanfare_protocol::{Channel, Point, TypePattern};
 use super::backlog::Backlog;
 use super::wire::Wire;
 use crate::admission::Admission;
+use crate::client_id::ClientId;
+
+/// How long before the end of a token the stream says so; of a shorter one, in the middle of what was left.
+const WARNING: Duration = Duration::from_secs(60);
 
 /// How an edge keeps a stream alive.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,8 +44,6 @@ pub(crate) struct Style {
     pub(crate) types: Box<[TypePattern]>,
     /// Its request's, for the log.
     pub(crate) request_id: Box<str>,
-    /// When its token ends.
-    pub(crate) expires_at: Option<SystemTime>,
 }
 
 impl Style {
@@ -50,10 +52,47 @@ impl Style {
     }
 }
 
+/// What a connection's token says of time.
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Lease {
+    issued_at: Option<SystemTime>,
+    expires_at: Option<SystemTime>,
+    /// When the stream is told that the end is near; None once it was.
+    warns_at: Option<SystemTime>,
+}
+
+impl Lease {
+    /// One that begins now.
+    pub(crate) fn new(issued_at: Option<SystemTime>, expires_at: Option<SystemTime>) -> Self {
+        let now = SystemTime::now();
+        let warns_at = expires_at.map(|end| end - WARNING.min(end.duration_since(now).unwrap_or_default() / 2));
+        Self { issued_at, expires_at, warns_at }
+    }
+
+    pub(super) fn issued_at(&self) -> Option<SystemTime> {
+        self.issued_at
+    }
+
+    /// What is left of it, if it has an end.
+    pub(super) fn left(&self, now: SystemTime) -> Option<Duration> {
+        self.expires_at.map(|end| end.duration_since(now).unwrap_or_default())
+    }
+
+    /// In what time the stream is to be told that the end is near, if that is still to come.
+    pub(super) fn warns_in(&self, now: SystemTime) -> Option<Duration> {
+        self.warns_at?.duration_since(now).ok()
+    }
+
+    /// What is left, once, when it is time to say so.
+    pub(super) fn take_warning(&mut self, now: SystemTime) -> Option<Duration> {
+        self.warns_at.take_if(|at| *at <= now)?;
+        self.left(now)
+    }
+}
+
 /// What a connection is told in `connected`.
 #[derive(Debug)]
 pub(crate) struct Hello {
-    pub(crate) client_id: String,
     pub(crate) channels: Box<[Channel]>,
 }
 
@@ -77,6 +116,9 @@ pub(super) struct Connection {
     pub(super) generation: u32,
     pub(super) phase: Phase,
     pub(super) style: Style,
+    pub(super) lease: Lease,
+    /// Whoever knows it may change the connection: see `client_id`.
+    pub(super) secret: u128,
     pub(super) admission: Admission,
     pub(super) channels: Box<[Channel]>,
     /// Until `connected` has gone out.
@@ -86,6 +128,8 @@ pub(super) struct Connection {
     first_has_begun: bool,
     /// The shard hears when the wire takes bytes again.
     pub(super) watches_room: bool,
+    /// Tick of the wheel when it is looked at next.
+    pub(super) visit_at: u32,
     /// Tick of the wheel when something was last sent.
     pub(super) sent_at: u32,
     /// Tick of the wheel when the last event was sent, or when it came.
@@ -116,12 +160,15 @@ impl Connection {
             generation,
             phase: Phase::Open,
             style,
+            lease: Lease::default(),
+            secret: ClientId::random_secret(),
             admission,
             channels: Box::default(),
             hello: None,
             backlog: Backlog::default(),
             first_has_begun: false,
             watches_room: false,
+            visit_at: now,
             sent_at: now,
             event_at: now,
             last_point: None,

@@ -9,18 +9,18 @@ use crate::close::CloseReason;
 use crate::config::EdgeConfig;
 
 impl Connection {
-    /// Until when nothing ends it, or why it ends now. `quiet` is the time since its last event.
+    /// How long nothing happens to it, or why it ends now. `quiet` is the time since its last event.
     pub(super) fn time_left(&self, config: &EdgeConfig, quiet: Duration) -> Result<Duration, CloseReason> {
         let age = self.age();
         let joining = self.hello.is_some();
-        let expires_in = |at: SystemTime| at.duration_since(SystemTime::now()).unwrap_or_default();
+        let now = SystemTime::now();
         let limits = [
-            (self.style.expires_at.map(expires_in), CloseReason::TokenExpired),
+            (self.lease.left(now), CloseReason::TokenExpired),
             (joining.then(|| config.join_timeout.saturating_sub(age)), CloseReason::Unavailable),
             (config.max_age.map(|max| spread(max, self.generation).saturating_sub(age)), CloseReason::MaxAge),
             (config.idle_timeout.filter(|_| !joining).map(|max| max.saturating_sub(quiet)), CloseReason::Idle),
         ];
-        let mut nearest = Duration::MAX;
+        let mut nearest = self.lease.warns_in(now).unwrap_or(Duration::MAX);
         for (left, reason) in limits {
             match left {
                 Some(Duration::ZERO) => return Err(reason),

@@ -7,6 +7,7 @@
 mod backlog; // Bytes that wait.
 mod connection; // An open stream.
 mod lifetime; // How long it may live.
+mod patch; // It changes.
 mod ready; // Bodies that are to be looked at.
 mod sockets; // What the machine writes to.
 mod wheel; // When each is looked at.
@@ -16,11 +17,12 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
 use bytes::Bytes;
+use fanfare_backbone::NodeId;
 use fanfare_protocol::sse::{Framing, Naming};
-use fanfare_protocol::{ConnectionKey, Delivery, Machine, Partition, Start, Wishes};
+use fanfare_protocol::{ConnectionKey, Delivery, Machine, Partition, Start, UserId, Wishes};
 use mio::{Events, Poll};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -28,15 +30,17 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 use crate::admission::Admission;
+use crate::blocks::Blocks;
 use crate::close::CloseReason;
 use crate::config::EdgeConfig;
 use crate::metrics::EdgeMetrics;
+use crate::patch::{Order, Outcome};
 use crate::registry::Registry;
 use crate::since_1970;
 use crate::stats::ShardLoad;
 use crate::stream::Stream;
 use connection::{Connection, Phase};
-pub(crate) use connection::{Heartbeat, Hello, OwnBeat, Style};
+pub(crate) use connection::{Heartbeat, Hello, Lease, OwnBeat, Style};
 use ready::Ready;
 use sockets::{OwnData, Sockets};
 pub(crate) use wheel::Visit;
@@ -62,6 +66,10 @@ pub(crate) enum Command {
     Hold(Box<Holding>),
     /// A connection is to go.
     Close(Visit, CloseReason),
+    /// A connection is to change; answered with what came of it.
+    Patch(Box<Order>, oneshot::Sender<Outcome>),
+    /// A user was disconnected; without one, others may have been: see `Blocks`.
+    Disconnect(Option<UserId>),
     /// All connections are to go, spread over this time; answered when they have.
     Drain(Duration, oneshot::Sender<()>),
 }
@@ -80,6 +88,7 @@ pub(crate) struct Adoption {
     /// The response's head and the first line of the stream.
     pub(crate) head: Bytes,
     pub(crate) style: Style,
+    pub(crate) lease: Lease,
     pub(crate) admission: Admission,
     pub(crate) hello: Hello,
     pub(crate) start: Start,
@@ -108,6 +117,7 @@ pub(crate) struct FeedPort {
 
 /// What a shard is made of.
 pub(crate) struct ShardParts {
+    pub(crate) node: NodeId,
     pub(crate) index: usize,
     pub(crate) config: Arc<EdgeConfig>,
     pub(crate) machine: Machine,
@@ -116,6 +126,7 @@ pub(crate) struct ShardParts {
     pub(crate) bell: Arc<Notify>,
     pub(crate) commands: mpsc::Receiver<Command>,
     pub(crate) registry: Arc<Registry>,
+    pub(crate) blocks: Arc<Blocks>,
     pub(crate) metrics: Arc<EdgeMetrics>,
     pub(crate) load: Arc<ShardLoad>,
 }
@@ -128,6 +139,7 @@ pub(crate) struct Shard {
     bell: Arc<Notify>,
     commands: mpsc::Receiver<Command>,
     registry: Arc<Registry>,
+    blocks: Arc<Blocks>,
     metrics: Arc<EdgeMetrics>,
     load: Arc<ShardLoad>,
     poll: AsyncFd<Poll>,
@@ -161,12 +173,13 @@ impl Shard {
     /// # Errors
     /// No more descriptors, or no tokio runtime with I/O.
     pub(crate) fn new(parts: ShardParts) -> io::Result<Self> {
-        let ShardParts { index, config, machine, feeds, bell, commands, registry, metrics, load } = parts;
+        let ShardParts { node, index, config, machine, feeds, bell, commands, registry, blocks, metrics, load } = parts;
         let poll = Poll::new()?;
         let tick = (config.heartbeat_interval / 32).clamp(Duration::from_millis(5), Duration::from_millis(500));
         let reach = ticks(config.heartbeat_interval.max(config.join_timeout), tick) + 1;
-        let sockets =
-            Sockets::new(poll.registry().try_clone()?, Wheel::new(reach), metrics.clone(), config.backlog_bytes_max);
+        let place = (node, u8::try_from(index).expect("an edge has few shards"));
+        let (watched, wheel) = (poll.registry().try_clone()?, Wheel::new(reach));
+        let sockets = Sockets::new(place, watched, wheel, metrics.clone(), config.backlog_bytes_max);
         Ok(Self {
             poll: watch(poll)?,
             ready: Ready::new(bell.clone()),
@@ -178,6 +191,7 @@ impl Shard {
             bell,
             commands,
             registry,
+            blocks,
             metrics,
             load,
             sockets,
@@ -214,6 +228,8 @@ impl Shard {
                 Step::Apply(Command::Adopt(adoption)) => self.adopt(*adoption),
                 Step::Apply(Command::Hold(holding)) => self.hold(*holding),
                 Step::Apply(Command::Close(visit, reason)) => self.close(visit, reason),
+                Step::Apply(Command::Patch(order, answer)) => _ = answer.send(self.patch(*order)),
+                Step::Apply(Command::Disconnect(only)) => self.disconnect(only.as_ref()),
                 Step::Apply(Command::Drain(window, done)) => self.begin_drain(window, done),
                 Step::Sockets => self.look_at_sockets(&mut events),
                 Step::Tick => self.tick(),
@@ -248,17 +264,22 @@ impl Shard {
     }
 
     fn adopt(&mut self, adoption: Adoption) {
-        let Adoption { wire, head, style, admission, hello, start, changes } = adoption;
+        let Adoption { wire, head, style, lease, admission, hello, start, changes } = adoption;
         let Some(visit) = self.take_in(wire, style, admission) else { return };
         let connection = &mut self.sockets.connections[visit.key as usize];
         let channels = hello.channels.clone();
         connection.channels = channels.clone();
+        connection.lease = lease;
         connection.hello = Some(Box::new(hello));
         connection.admission.settle(Whereabouts { shard: self.index, visit });
         self.registry.follow(connection.admission.user(), &channels);
         self.metrics.opened.inc();
         self.machine.join(visit.key, &channels, start, changes);
         self.sockets.send(visit.key, &head);
+        let user = self.sockets.connections[visit.key as usize].admission.user();
+        if self.blocks.refuse(user, lease.issued_at(), SystemTime::now()) {
+            self.sockets.ended.push((visit.key, CloseReason::Disconnected)); // It happened on the way here.
+        }
     }
 
     /// A stream that is refused stays open until its client may come back.
@@ -266,7 +287,7 @@ impl Shard {
         let Holding { wire, first, framing, admission, pause } = holding;
         let (naming, heartbeat) = (Naming::Named, Heartbeat::Comment);
         let (types, request_id) = (Box::default(), Box::default());
-        let style = Style { framing, naming, heartbeat, types, request_id, expires_at: None };
+        let style = Style { framing, naming, heartbeat, types, request_id };
         let Some(visit) = self.take_in(wire, style, admission) else { return };
         self.sockets.connections[visit.key as usize].phase = Phase::Held(Instant::now() + pause);
         self.sockets.send(visit.key, &first);
@@ -280,7 +301,7 @@ impl Shard {
         let visit = Visit { key, generation: self.generations };
         wire.watch(&self.sockets.registry, &self.ready, visit).ok()?;
         entry.insert(Connection::new(wire, visit.generation, style, admission, self.sockets.wheel.now()));
-        self.sockets.wheel.visit_in(1, visit);
+        self.visit_in(1, visit);
         if let Some(drain) = &mut self.drain {
             drain.left.push(visit);
             drain.total += 1;
@@ -347,7 +368,7 @@ impl Shard {
         match connection.phase {
             Phase::CutOff => return,
             Phase::Closing(deadline) | Phase::Held(deadline) if Instant::now() < deadline => {
-                return self.sockets.wheel.visit_in(ticks(deadline - Instant::now(), self.tick), visit);
+                return self.visit_in(ticks(deadline - Instant::now(), self.tick), visit);
             }
             Phase::Closing(_) => {
                 connection.wire.cut();
@@ -357,13 +378,29 @@ impl Shard {
             Phase::Open => {}
         }
         let now = self.sockets.wheel.now();
+        if connection.visit_at != now {
+            return; // It was to be looked at earlier than that, and was.
+        }
         let without_events = self.tick * now.wrapping_sub(connection.event_at);
         let left = match connection.time_left(&self.config, without_events) {
             Ok(left) => ticks(left, self.tick),
             Err(reason) => return self.sockets.ended.push((visit.key, reason)),
         };
+        if connection.hello.is_none()
+            && let Some(left) = connection.lease.take_warning(SystemTime::now())
+        {
+            self.sockets.expiring(visit.key, left);
+        }
         let next = self.heartbeat(visit.key, ticks(self.config.heartbeat_interval, self.tick));
-        self.sockets.wheel.visit_in(next.min(left), visit);
+        self.visit_in(next.min(left), visit);
+    }
+
+    /// Looks at a connection in so many ticks, and not when it was going to.
+    fn visit_in(&mut self, ticks: u32, visit: Visit) {
+        let at = self.sockets.wheel.visit_in(ticks, visit);
+        if let Some(connection) = self.sockets.connections.get_mut(visit.key as usize) {
+            connection.visit_at = at;
+        }
     }
 
     /// Sends a heartbeat where one is due. Answers in how many ticks the next one may be.
@@ -375,7 +412,7 @@ impl Shard {
             Heartbeat::Event if !joining => {
                 let unnamed = connection.style.naming == Naming::Unnamed;
                 let timestamp = Some(since_1970().as_millis() as u64);
-                let data = OwnData { own_type: unnamed.then_some("heartbeat"), reason: None, timestamp };
+                let data = OwnData { own_type: unnamed.then_some("heartbeat"), timestamp, ..OwnData::default() };
                 self.sockets.own_frame(key, "heartbeat", &data, id, None);
                 return interval;
             }
@@ -459,7 +496,7 @@ impl Shard {
         if reason == CloseReason::ClientLeft || self.sockets.say_closing(key, reason) {
             self.remove(key);
         } else {
-            self.sockets.wheel.visit_in(1, visit);
+            self.visit_in(1, visit);
         }
     }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use fanfare_backbone::NodeId;
 use fanfare_protocol::sse::{self, EventFrames, IdText, Naming};
 use fanfare_protocol::{
     Channel, ConnectionKey, DEFAULT_TYPE, Epoch, EventType, Gap, GapReason, Id, Outlet, Replayed, SharedEvent,
@@ -17,6 +18,7 @@ use slab::Slab;
 
 use super::connection::{Connection, Phase, Written};
 use super::wheel::Wheel;
+use crate::client_id::ClientId;
 use crate::close::CloseReason;
 use crate::metrics::EdgeMetrics;
 use crate::{retry_pause, since_1970};
@@ -29,6 +31,8 @@ const REFETCH_SPREAD: Duration = Duration::from_secs(5);
 
 /// The sockets, and what came of writing to them.
 pub(super) struct Sockets {
+    /// The edge and the shard: with a connection's number and secret, its client id.
+    place: (NodeId, u8),
     pub(super) connections: Slab<Connection>,
     pub(super) registry: Registry,
     pub(super) wheel: Wheel,
@@ -78,7 +82,8 @@ struct GapData<'a> {
 }
 
 /// A heartbeat's or a goodbye's data.
-#[derive(Serialize)]
+#[derive(Default, Serialize)]
+#[serde(rename_all = "camelCase")]
 pub(super) struct OwnData<'a> {
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
     pub(super) own_type: Option<&'a str>,
@@ -86,11 +91,20 @@ pub(super) struct OwnData<'a> {
     pub(super) reason: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) timestamp: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) expires_in_ms: Option<u64>,
 }
 
 impl Sockets {
-    pub(super) fn new(registry: Registry, wheel: Wheel, metrics: Arc<EdgeMetrics>, backlog_bytes_max: usize) -> Self {
+    pub(super) fn new(
+        place: (NodeId, u8),
+        registry: Registry,
+        wheel: Wheel,
+        metrics: Arc<EdgeMetrics>,
+        backlog_bytes_max: usize,
+    ) -> Self {
         Self {
+            place,
             connections: Slab::new(),
             registry,
             wheel,
@@ -147,6 +161,13 @@ impl Sockets {
         self.send(to, &frame);
     }
 
+    /// Says that the token ends soon.
+    pub(super) fn expiring(&mut self, to: ConnectionKey, left: Duration) {
+        let own_type = self.own_type(to, "expiring");
+        let data = OwnData { own_type, expires_in_ms: Some(left.as_millis() as u64), ..OwnData::default() };
+        self.own_frame(to, "expiring", &data, None, None);
+    }
+
     /// Sends bytes as they are.
     pub(super) fn send(&mut self, to: ConnectionKey, frame: &Bytes) {
         let Some(connection) = self.connections.get_mut(to as usize) else { return };
@@ -174,7 +195,7 @@ impl Sockets {
         let data = OwnData {
             own_type: (own_type == DEFAULT_TYPE).then_some("closing"),
             reason: Some(reason.as_str()),
-            timestamp: None,
+            ..OwnData::default()
         };
         let data = serde_json::to_string(&data).expect("plain structs become JSON");
         let retry = Some(retry_pause(reason));
@@ -244,9 +265,11 @@ impl Outlet for Sockets {
         let connection = &mut self.connections[to as usize];
         let Some(hello) = connection.hello.take() else { return };
         let user = connection.admission.user().cloned();
+        let (node, shard) = self.place;
+        let client_id = ClientId { node, shard, key: to, secret: connection.secret }.encode();
         let data = ConnectedData {
             own_type,
-            client_id: &hello.client_id,
+            client_id: &client_id,
             user_id: user.as_ref().map(|user| user.as_str()),
             channels: names(&hello.channels),
             resumed,

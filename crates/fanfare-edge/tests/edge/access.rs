@@ -83,6 +83,7 @@ async fn a_stream_ends_with_its_token() {
     subscriber.expect("connected").await;
     edge.publish("c", None, "while it is good").await;
     assert_eq!(subscriber.data().await, "while it is good");
+    subscriber.expect("expiring").await;
     assert_eq!(subscriber.expect("closing").await.data, r#"{"reason":"token-expired"}"#);
     assert!(subscriber.next().await.is_none());
     edge.stop().await;

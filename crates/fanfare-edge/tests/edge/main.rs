@@ -3,12 +3,14 @@
 mod access;
 mod bad_input;
 mod directory;
+mod disconnect;
 mod drain;
 mod history;
 mod http2;
 mod lifetimes;
 mod limits;
 mod overload;
+mod patch;
 mod resume;
 mod routes;
 mod slow_readers;

@@ -12,7 +12,7 @@ async fn a_stream_begins_with_connected_and_then_has_the_events_of_its_channels(
     assert_eq!(data["userId"], "42");
     assert_eq!(data["channels"], serde_json::json!(["user:42", "broadcast", "server:7"]));
     assert_eq!(data["resumed"], false);
-    assert_eq!(data["clientId"].as_str().expect("text").len(), 32);
+    assert_eq!(data["clientId"].as_str().expect("text").len(), 39);
 
     edge.publish("server:8", None, "not followed").await;
     let point = edge.publish("server:7", Some("metrics:cpu"), "line one\nline two").await;

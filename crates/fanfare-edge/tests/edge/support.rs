@@ -101,6 +101,34 @@ impl TestEdge {
     }
 }
 
+/// Asks for JSON; answers with the status and the body, `null` where there is none.
+pub(crate) async fn ask(
+    address: std::net::SocketAddr,
+    method: &str,
+    target: &str,
+    headers: &str,
+    body: &str,
+) -> (u16, serde_json::Value) {
+    let length = body.len();
+    let request = format!(
+        "{method} {target} HTTP/1.1\r\nHost: t\r\nConnection: close\r\nContent-Type: application/json\r\n{headers}\
+         Content-Length: {length}\r\n\r\n{body}"
+    );
+    let mut socket = TcpStream::connect(address).await.expect("the edge listens");
+    socket.write_all(request.as_bytes()).await.expect("the edge reads");
+    let mut answer = String::new();
+    timeout(PATIENCE, socket.read_to_string(&mut answer)).await.expect("in time").expect("an answer");
+    let (head, body) = answer.split_once("\r\n\r\n").expect("a head");
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).expect("a status");
+    (status, serde_json::from_str(body).unwrap_or_default())
+}
+
+/// The client id that `connected` tells.
+pub(crate) fn client_id(connected: &Message) -> String {
+    let data: serde_json::Value = serde_json::from_str(&connected.data).expect("JSON");
+    data["clientId"].as_str().expect("a client id").to_owned()
+}
+
 /// A client that reads as browsers do.
 pub(crate) struct Subscriber {
     pub(crate) socket: TcpStream,
