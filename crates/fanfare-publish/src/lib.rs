@@ -18,6 +18,7 @@ mod lines;
 mod listeners;
 mod minting;
 mod reads;
+mod users;
 
 mod metrics;
 

@@ -5,7 +5,7 @@ use fanfare_http::{Code, Problem, Request, Response, options, path_segments};
 use fanfare_protocol::{Channel, UserId};
 use http::Method;
 
-use crate::{PublishApi, entry, listeners, minting, reads};
+use crate::{PublishApi, entry, listeners, minting, reads, users};
 
 /// A route, and the channel's or user's name in its path, still percent-encoded.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +19,7 @@ pub(crate) enum Route {
     History(String),
     Presence(String),
     User(String),
+    Connections(String),
 }
 
 impl Route {
@@ -38,6 +39,9 @@ impl Route {
                 Some(Self::Presence(channel.to_owned()))
             }
             ("users", Some(user), None, _) if !user.is_empty() => Some(Self::User(user.to_owned())),
+            ("users", Some(user), Some("connections"), None) if !user.is_empty() => {
+                Some(Self::Connections(user.to_owned()))
+            }
             _ => None,
         }
     }
@@ -46,9 +50,13 @@ impl Route {
     pub(crate) fn publishes(&self) -> bool {
         match self {
             Self::Notify | Self::Broadcast | Self::Publish => true,
-            Self::Tokens | Self::Channels | Self::Channel(_) | Self::History(_) | Self::Presence(_) | Self::User(_) => {
-                false
-            }
+            Self::Tokens
+            | Self::Channels
+            | Self::Channel(_)
+            | Self::History(_)
+            | Self::Presence(_)
+            | Self::User(_)
+            | Self::Connections(_) => false,
         }
     }
 
@@ -59,6 +67,7 @@ impl Route {
             Self::Channels | Self::Channel(_) | Self::History(_) | Self::Presence(_) | Self::User(_) => {
                 "GET, HEAD, OPTIONS"
             }
+            Self::Connections(_) => "DELETE, OPTIONS",
         }
     }
 
@@ -88,6 +97,9 @@ impl Route {
             }
             (Self::User(user), &(Method::GET | Method::HEAD)) => {
                 listeners::user(api, &request, publisher, &user_named(&user)?).await
+            }
+            (Self::Connections(user), &Method::DELETE) => {
+                users::disconnect(api, request, publisher, user_named(&user)?).await
             }
             (_, method) => Err(Problem::method_not_allowed(method, allow)),
         }
@@ -130,6 +142,8 @@ mod tests {
             ("/channels//history", None),
             ("/channels/a/listeners", None),
             ("/channels/a/history/", None),
+            ("/users/alice%40example.com/connections", Some(Route::Connections("alice%40example.com".to_owned()))),
+            ("/users//connections", None),
             ("/events", None),
             ("*", None),
         ] {
