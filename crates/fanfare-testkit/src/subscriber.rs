@@ -226,6 +226,7 @@ impl Subscriber {
             }
             match self.read(patience).await {
                 Progress::Came => {}
+                Progress::Ended if !self.messages.is_empty() => {} // What came with the end comes before it.
                 Progress::Ended => return Ok(None),
                 Progress::TimedOut => return Err(io::ErrorKind::TimedOut.into()),
             }
