@@ -6,7 +6,9 @@
 use std::time::SystemTime;
 
 use dashmap::DashMap;
+use fanfare_auth::Subscriber;
 use fanfare_backbone::Block;
+use fanfare_http::{Code, Problem};
 use fanfare_protocol::UserId;
 
 /// Users that are remembered at most: several times what the backbone's table holds at once. Beyond it a disconnect
@@ -31,6 +33,20 @@ impl Blocks {
     /// Whether a token of this user, issued then, is refused now.
     pub(crate) fn refuse(&self, user: Option<&UserId>, issued_at: Option<SystemTime>, now: SystemTime) -> bool {
         self.any(user, |block| block.refuses(issued_at, now))
+    }
+
+    /// Checks a token that is not for a stream.
+    ///
+    /// # Errors
+    /// It is refused.
+    pub(crate) fn check(&self, subscriber: &Subscriber, now: SystemTime) -> Result<(), Problem> {
+        match self.refuse(subscriber.user(), subscriber.issued_at(), now) {
+            false => Ok(()),
+            true => {
+                let detail = "the user was disconnected, and the token was issued before that";
+                Err(Problem::new(Code::AuthenticationFailed, detail).hint("get a new one"))
+            }
+        }
     }
 
     /// Whether a connection of this user, opened then with a token that was issued then, is to end.

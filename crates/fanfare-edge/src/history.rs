@@ -8,15 +8,23 @@ use fanfare_backbone::{Backbone, HistoryQuery};
 use fanfare_http::{Code, Problem, Query, Request, Response, json, path_segments};
 use http::StatusCode;
 
+use crate::blocks::Blocks;
 use crate::subscription::channel;
 
 /// What the query may have: the question, and credentials.
 const PARAMETERS: [&str; 6] = ["after", "limit", "user", "token", "auth", "ticket"];
 
 /// `GET /channels/{c}/history`.
-pub(crate) async fn history(request: &Request, access: &Access, backbone: &Backbone) -> Result<Response, Problem> {
+pub(crate) async fn history(
+    request: &Request,
+    access: &Access,
+    blocks: &Blocks,
+    backbone: &Backbone,
+) -> Result<Response, Problem> {
     let query = Query::parse(request.uri().query())?;
-    let subscriber = access.authorise(request.headers(), &query, SystemTime::now())?.subscriber;
+    let now = SystemTime::now();
+    let subscriber = access.authorise(request.headers(), &query, now)?.subscriber;
+    blocks.check(&subscriber, now)?;
     query.only(&PARAMETERS)?;
     let channel = channel(&path_segments(request.uri().path())?[1], "the path")?;
     subscriber.check([&channel])?;

@@ -265,7 +265,7 @@ impl Edge {
             }
             router::Route::Events => self.open(request, peer).await.unwrap_or_else(Reply::from),
             router::Route::History => {
-                let answer = history::history(&request, &self.access, &self.backbone).await;
+                let answer = history::history(&request, &self.access, &self.blocks, &self.backbone).await;
                 answer.map_or_else(Reply::from, Reply::from)
             }
         }

@@ -119,10 +119,7 @@ impl Edge {
                 (self.access.authorise(&parts.headers, &query, now)?.subscriber, false)
             }
         };
-        if self.blocks.refuse(subscriber.user(), subscriber.issued_at(), now) {
-            let detail = "the user was disconnected, and the token was issued before that";
-            return Err(Problem::new(Code::AuthenticationFailed, detail).hint("get a new one"));
-        }
+        self.blocks.check(&subscriber, now)?;
         let read = |names: &[String], place: &str| {
             names.iter().map(|name| channel(name, place)).collect::<Result<Vec<_>, _>>()
         };

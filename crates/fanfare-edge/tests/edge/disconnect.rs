@@ -75,6 +75,8 @@ async fn a_disconnected_user_goes_from_every_edge_and_comes_back_only_with_a_new
             assert_eq!(status, 401, "{answer}");
             assert!(answer["detail"].as_str().expect("a problem").contains("was disconnected"), "{answer}");
         }
+        let (status, _) = ask(edge.address, "GET", "/channels/broadcast/history", &bearer(&old), "").await;
+        assert_eq!(status, 401);
         edge.publish("broadcast", None, "hello").await;
         assert_eq!((back.data().await, bystander.data().await), ("hello".to_owned(), "hello".to_owned()));
     }
