@@ -46,6 +46,13 @@ async fn is_turned_away(edge: &Role, token: &str) -> bool {
     edge.subscribe("/events", token).open().await.status() == 204
 }
 
+async fn wait_until_turned_away(edge: &Role, token: &str) {
+    let began = Instant::now();
+    while !is_turned_away(edge, token).await {
+        assert!(began.elapsed() < PATIENCE, "it reads who was disconnected");
+    }
+}
+
 #[tokio::test]
 async fn a_patch_by_way_of_another_edge_holds_also_for_a_client_that_comes_back_there_with_its_first_url() {
     let Some(redis) = Redis::start(&[]) else { return };
@@ -174,10 +181,7 @@ async fn a_disconnected_user_goes_from_every_edge_and_a_newer_token_lets_in_agai
     }
     // An edge that wasn't there knows it, too.
     let third = start("edge");
-    let began = Instant::now();
-    while !is_turned_away(&third, &old).await {
-        assert!(began.elapsed() < PATIENCE, "it reads who was disconnected");
-    }
+    wait_until_turned_away(&third, &old).await;
     third.subscribe("/events", &new).connected().await;
     publisher.publisher(KEY).broadcast("hello").await;
     assert!(bystander.next_data().await.contains("hello"));
@@ -190,10 +194,13 @@ async fn a_disconnect_while_an_edge_is_cut_off_from_redis_is_carried_out_when_it
     for history in ["100", "1"] {
         let environment = [("FANFARE_HISTORY_SIZE", history), ("FANFARE_REDIS_PREFIX", history)];
         let proxy = FaultProxy::to(([127, 0, 0, 1], redis.port).into()).await;
+        let publisher = Role::start_with("publish", &redis.url(), &environment);
+        let (old, earlier) = (token(&["--user", "42", "--ttl", "5m"]), token(&["--user", "41", "--ttl", "5m"]));
+        disconnect(&publisher, "41", &json!({})).await;
+        disconnect(&publisher, "nobody", &json!({"blockSeconds": 0})).await;
         let cut_off = Role::start_with("edge", &format!("redis://{}", proxy.address()), &environment);
         let other = Role::start_with("edge", &redis.url(), &environment);
-        let publisher = Role::start_with("publish", &redis.url(), &environment);
-        let old = token(&["--user", "42", "--ttl", "5m"]);
+        wait_until_turned_away(&cut_off, &earlier).await; // What the table said at the start it has read.
         let mut on_the_other = other.subscribe("/events", &old).connected().await;
         let mut on_it = cut_off.subscribe("/events", &old).connected().await;
 
