@@ -324,4 +324,43 @@ mod tests {
         registry.follow(None, &channels[1..2]);
         assert!(registry.changes().is_none());
     }
+
+    #[test]
+    fn what_was_told_while_connections_come_and_go_ends_up_right() {
+        let registry = Registry::new(ByNamespace::everywhere(true));
+        let shared = Channel::parse("shared").expect("valid");
+        let mut told: HashMap<Counted, u32> = HashMap::new();
+        let mut tell = || match registry.changes() {
+            Some(changes) => changes.into_iter().for_each(|(counted, count)| match count {
+                0 => drop(told.remove(&counted)),
+                count => drop(told.insert(counted, count)),
+            }),
+            None => told = registry.everything().into_iter().collect(),
+        };
+        std::thread::scope(|scope| {
+            // Each has users and channels of its own, which nothing else puts right later.
+            let come_and_go = |thread: usize| {
+                let (registry, shared) = (&registry, &shared);
+                move || {
+                    for n in 0..5_000 {
+                        let user = UserId::parse(&format!("{thread}.{n}")).expect("valid");
+                        let channels = [user.inbox(), shared.clone()];
+                        registry.admit(&user, 1, AtUserLimit::Reject);
+                        registry.follow(Some(&user), &channels);
+                        if n % 100 > 0 {
+                            registry.unfollow(Some(&user), &channels);
+                            registry.dismiss(&user);
+                        }
+                    }
+                }
+            };
+            let threads: Vec<_> = (0..4).map(|thread| scope.spawn(come_and_go(thread))).collect();
+            while threads.iter().any(|thread| !thread.is_finished()) {
+                tell();
+            }
+        });
+        tell();
+        assert_eq!(told.len(), 4 * 50 * 4 + 1, "a user, their inbox, and them on both channels");
+        assert_eq!(told, registry.everything().into_iter().collect());
+    }
 }
