@@ -5,9 +5,10 @@ use std::time::Duration;
 use fanfare_backbone::{Backbone, Counted};
 use fanfare_edge::EdgeConfig;
 use fanfare_protocol::{ByNamespace, Channel, Partitions, UserId};
+use serde_json::json;
 use tokio::time::{Instant, sleep};
 
-use crate::support::{RETENTION, TestEdge};
+use crate::support::{RETENTION, TestEdge, ask, client_id};
 
 const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -82,4 +83,34 @@ async fn listeners_of_all_edges_are_counted_and_named_where_that_is_wanted_until
     assert_eq!(backbone.active_channels("", "", 10).await.expect("in process").entries, []);
     drop(alice);
     second.stop().await;
+}
+
+#[tokio::test]
+async fn a_connection_that_is_changed_is_told_where_it_listens_now() {
+    let backbone = Backbone::in_process(Partitions::ONE, RETENTION);
+    let edge = edge(&backbone).await;
+    let mut alice = edge.subscribe("/events?user=alice&channel=room:1&channel=server:7").await;
+    let id = client_id(&alice.expect("connected").await);
+    let in_room = |name| Counted::Listener(channel(name), Some(user("alice")));
+    told(&backbone, &[(in_room("room:1"), 1), (in_room("room:2"), 0)]).await;
+
+    let body = json!({"subscribe": ["room:2"], "unsubscribe": ["room:1", "server:7"]}).to_string();
+    let (status, answer) = ask(edge.address, "PATCH", &format!("/events/{id}?user=alice"), "", &body).await;
+    assert_eq!(status, 200, "{answer}");
+    let room = |name| Counted::Channel(channel(name));
+    told(
+        &backbone,
+        &[
+            (in_room("room:1"), 0),
+            (in_room("room:2"), 1),
+            (room("room:1"), 0),
+            (room("room:2"), 1),
+            (room("server:7"), 0),
+            (Counted::User(user("alice")), 1),
+        ],
+    )
+    .await;
+    drop(alice);
+    told(&backbone, &[(in_room("room:2"), 0), (room("room:2"), 0), (Counted::User(user("alice")), 0)]).await;
+    edge.stop().await;
 }
