@@ -82,6 +82,7 @@ struct Raw(TcpStream);
 impl Raw {
     async fn connect(server: &TestServer) -> Self {
         let mut raw = Self(TcpStream::connect(server.address).await.expect("listening"));
+        raw.0.set_nodelay(true).expect("a socket");
         raw.0.write_all(PREFACE).await.expect("taken");
         raw.0.write_all(&frame(4, 0, 0, b"")).await.expect("taken");
         raw
@@ -253,25 +254,46 @@ async fn streams_over_the_limit_are_refused_and_the_others_go_on() {
 }
 
 #[tokio::test]
-async fn who_gives_up_whatever_it_asks_for_is_cut_off_and_others_are_served() {
+async fn who_resets_streams_faster_than_they_can_be_begun_is_cut_off_and_others_are_served() {
     let (server, _) = serving().await;
-    for pause in [false, true] {
-        let mut raw = Raw::connect(&server).await;
-        let mut streams = (0..200_000).map(|n| 2 * n + 1);
-        let mut cut_off = false;
-        while let Some(stream) = streams.next()
-            && !cut_off
-        {
-            // With a pause the request has begun to be answered when it is given up.
-            cut_off = raw.0.write_all(&headers(stream, "/never")).await.is_err();
-            if pause {
-                tokio::task::yield_now().await;
-            }
-            cut_off |= raw.0.write_all(&reset(stream)).await.is_err();
+    let mut raw = Raw::connect(&server).await;
+    let mut streams = (0..200_000).map(|n| 2 * n + 1);
+    let cut_off = loop {
+        let Some(stream) = streams.next() else { break false };
+        if raw.0.write_all(&[headers(stream, "/never"), reset(stream)].concat()).await.is_err() {
+            break true;
         }
-        assert!(cut_off, "two hundred thousand requests are started for nobody");
-        assert_eq!(body(get(&connect(&server).await, "/other").await).await, "/other");
+    };
+    assert!(cut_off, "two hundred thousand requests are started for nobody");
+    assert_eq!(body(get(&connect(&server).await, "/other").await).await, "/other");
+}
+
+#[tokio::test]
+async fn who_gives_up_nearly_everything_it_asks_for_is_cut_off_however_slowly() {
+    let (server, _) = serving().await;
+    let mut raw = Raw::connect(&server).await;
+    let mut given_up = 0;
+    'connected: loop {
+        assert!(given_up < 2_000, "it is still served");
+        let stream = 2 * given_up + 1;
+        // The answer to the ping says that the request has come, so it is begun when it is given up.
+        if raw.0.write_all(&[headers(stream, "/never"), frame(6, 0, 0, &[0; 8])].concat()).await.is_err() {
+            break;
+        }
+        loop {
+            match raw.next().await {
+                Some((6, ..)) => break,
+                Some(_) => {}
+                None => break 'connected,
+            }
+        }
+        if raw.0.write_all(&reset(stream)).await.is_err() {
+            break;
+        }
+        given_up += 1;
     }
+    assert!(given_up >= 500, "a few are nobody's fault, not only {given_up}");
+    assert_eq!(body(get(&connect(&server).await, "/other").await).await, "/other");
 }
 
 #[tokio::test]
