@@ -4,18 +4,17 @@
 mod support;
 
 use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
 use std::path::Path;
-use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
-use fanfare_loadtest::Job;
+use fanfare_loadtest::{Endpoint, Job};
 use fanfare_testkit::Fanfare;
 use http_body_util::{BodyExt, Empty};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http2::Builder;
 use hyper_util::rt::{TokioExecutor, TokioIo};
-use support::redis::free_port;
+use support::proxy::Proxy;
 use support::{PATIENCE, stdout};
 
 #[test]
@@ -78,58 +77,12 @@ fn node_holds_hundreds_of_streams_on_a_connection_through_stalls_resets_and_a_dr
     assert!(server.wait(PATIENCE).success(), "{}", server.log());
 }
 
-/// HAProxy, which speaks HTTP/1.1 to clients and HTTP/2 to the server.
-struct HaProxy {
-    process: Child,
-    address: SocketAddr,
-    _directory: tempfile::TempDir,
-}
-
-impl HaProxy {
-    /// None: it isn't installed, which in CI is a failure.
-    fn before(server: SocketAddr) -> Option<Self> {
-        if Command::new("haproxy").arg("-v").stdout(Stdio::null()).status().is_err() {
-            assert!(std::env::var_os("CI").is_none(), "haproxy is not on PATH");
-            eprintln!("skipped: haproxy is not on PATH (scripts/install-test-tools installs it)");
-            return None;
-        }
-        let directory = tempfile::tempdir().expect("a directory");
-        let address = SocketAddr::from(([127, 0, 0, 1], free_port()));
-        let top = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-        let recipe = std::fs::read_to_string(top.join("deploy/haproxy.cfg")).expect("the recipe");
-        assert_eq!(recipe.matches("proto h2").count(), 2);
-        // Names exist only between containers; and here is one server, which has its `/readyz` where all else is.
-        let lines = recipe.lines().filter(|line| !line.contains("edge-b:8080"));
-        let here = lines.map(|line| format!("{line}\n")).collect::<String>();
-        let here = here.replace("bind :8080", &format!("bind {address}"));
-        let here = here.replace("edge-a:8080", &server.to_string()).replace("check port 9091", "check");
-        let file = directory.path().join("haproxy.cfg");
-        std::fs::write(&file, here).expect("room");
-        let mut command = Command::new("haproxy");
-        let mut process = command.args(["-db", "-f"]).arg(file).stdout(Stdio::null()).spawn().expect("it starts");
-        let begin = Instant::now();
-        while std::net::TcpStream::connect(address).is_err() {
-            let ended = process.try_wait().expect("a child of ours");
-            assert!(ended.is_none() && begin.elapsed() < PATIENCE, "haproxy does not listen: {ended:?}");
-            std::thread::yield_now();
-        }
-        Some(Self { process, address, _directory: directory })
-    }
-}
-
-impl Drop for HaProxy {
-    fn drop(&mut self) {
-        _ = self.process.kill();
-        _ = self.process.wait();
-    }
-}
-
 #[test]
 fn behind_a_proxy_that_speaks_http2_everybody_hears_everything_once_and_in_order() {
     let server = Fanfare::dev().start();
-    let Some(proxy) = HaProxy::before(server.address()) else { return };
-    let url = format!("http://{}", proxy.address).parse().expect("a URL");
-    for job in [Job::mixed(url), Job::cuts(format!("http://{}", proxy.address).parse().expect("a URL"), 100)] {
+    let Some(proxy) = Proxy::haproxy(server.address()) else { return };
+    let url: Endpoint = proxy.url().parse().expect("a URL");
+    for job in [Job::mixed(url.clone()), Job::cuts(url, 100)] {
         let job = Job { clients: 300, channels: 30, rate: 100.0, duration: Duration::from_secs(4), ..job };
         let report = job.run().expect("the machine allows it");
         println!("{report}");
