@@ -13,8 +13,8 @@ use fanfare_auth::Secrets;
 use fanfare_loadtest::Job;
 use serde_json::json;
 use support::redis::Redis;
-use support::role::{KEY, Role, SECRET, token};
-use support::{FANFARE, stderr, stdout};
+use support::role::{KEY, Role, SECRET, credentials, token};
+use support::{FANFARE, program, stderr, stdout};
 
 /// The version before: the oldest that newer ones have to get on with.
 const BEFORE: &str = "a4771a7";
@@ -46,7 +46,7 @@ struct Fleet {
     edges: [Role; 2],
     publishers: [Role; 2],
     partitions: u16,
-    _redis: Redis,
+    redis: Redis,
 }
 
 impl Fleet {
@@ -64,7 +64,18 @@ impl Fleet {
         let start = |binary: &Path, role| Role::of(binary, role, &redis.url(), &[("FANFARE_REDIS_PARTITIONS", &count)]);
         let [first, second] = order.map(|binary| (start(binary, "edge"), start(binary, "publish")));
         let (edges, publishers) = ([first.0, second.0], [first.1, second.1]);
-        Some(Self { edges, publishers, partitions, _redis: redis })
+        Some(Self { edges, publishers, partitions, redis })
+    }
+
+    /// Each finds that all is as it should be.
+    fn check(&self) {
+        for binary in before().into_iter().chain([FANFARE.as_ref()]) {
+            let mut check = program(binary, &["check", "--redis", &self.redis.url()]);
+            let checked =
+                check.envs(credentials()).env("FANFARE_REDIS_PARTITIONS", self.partitions.to_string()).output();
+            let checked = checked.expect("it runs");
+            assert!(checked.status.success(), "{}", stderr(&checked));
+        }
     }
 
     /// All end in good order, and nobody has complained of anything.
@@ -159,6 +170,7 @@ async fn what_one_version_wrote_the_other_reads() {
             }
             backends.reverse();
         }
+        fleet.check();
         drop(client);
         fleet.stop();
     }

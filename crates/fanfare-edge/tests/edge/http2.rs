@@ -31,9 +31,14 @@ struct Stream {
 
 impl Proxy {
     async fn connect(edge: &TestEdge) -> Self {
+        Self::with_window(edge, 8 << 20).await
+    }
+
+    /// One whose streams together have so many bytes.
+    async fn with_window(edge: &TestEdge, bytes: u32) -> Self {
         let socket = TcpStream::connect(edge.address).await.expect("the edge listens");
         let mut builder = Builder::new(TokioExecutor::new());
-        builder.initial_stream_window_size(64 * 1024).initial_connection_window_size(8 << 20);
+        builder.initial_stream_window_size(64 * 1024).initial_connection_window_size(bytes);
         let (sender, connection) = builder.handshake(TokioIo::new(socket)).await.expect("the edge speaks HTTP/2");
         TaskTracker::new().spawn(connection);
         Self(sender)
@@ -231,6 +236,37 @@ async fn a_slow_reader_hears_why_it_is_closed() {
     assert_eq!(goodbye.data, r#"{"reason":"too-slow"}"#);
     assert_eq!(slow.next().await, None);
     until(&edge, "fanfare_connections", 0.0).await;
+    edge.stop().await;
+}
+
+#[tokio::test]
+async fn a_connection_whose_window_is_taken_up_by_streams_that_stand_still_gets_it_back() {
+    let narrow = EdgeConfig { backlog_bytes_max: 64 * 1024, ..EdgeConfig::default() };
+    let edge = TestEdge::with(1, narrow).await;
+    let proxy = Proxy::with_window(&edge, 96 * 1024).await;
+    let stalled = [proxy.subscribe("/events/c").await, proxy.subscribe("/events/c").await];
+    let mut quick = proxy.subscribe("/events/c").await;
+    let data = "x".repeat(10_000);
+    for n in 0..50 {
+        edge.publish("c", None, &format!("{n} {data}")).await;
+    }
+    // Nothing goes to any of them any more, so they are closed and, having taken no goodbye, cut.
+    until(&edge, "fanfare_connections", 0.0).await;
+    drop(stalled);
+    let mut read = 0;
+    while let Ok(Some(message)) = quick.try_next().await
+        && message.event == "message"
+    {
+        assert!(message.data.starts_with(&format!("{read} ")));
+        read += 1;
+    }
+    let id = quick.decoder.last_event_id().to_owned();
+    drop(quick);
+    let mut back = proxy.request(Method::GET, "/events/c", &[("last-event-id", &id)], "").await;
+    back.expect("connected").await;
+    for n in read..50 {
+        assert!(back.data().await.starts_with(&format!("{n} ")), "nothing is missing");
+    }
     edge.stop().await;
 }
 
