@@ -435,6 +435,49 @@ mod tests {
         connection.await;
     }
 
+    /// Frames of HTTP/2, by their types and payloads, for the stream 0 but for HEADERS, which open the stream 1.
+    fn http2(frames: &[(u8, &[u8])]) -> Vec<u8> {
+        let mut bytes = PREFACE.to_vec();
+        for (kind, payload) in frames {
+            let whole = u8::from(*kind == HEADERS);
+            bytes.extend_from_slice(&[0, 0, payload.len() as u8, *kind, 0b101 * whole, 0, 0, 0, whole]);
+            bytes.extend_from_slice(payload);
+        }
+        bytes
+    }
+
+    const HEADERS: u8 = 1;
+    const SETTINGS: u8 = 4;
+    const GOAWAY: u8 = 7;
+    const WINDOW_UPDATE: u8 = 8;
+
+    #[tokio::test]
+    async fn an_idle_connection_over_http2_is_told_and_closed_in_the_end() {
+        let (mut client, connection) = connect(Timing { idle: SHORT, linger: SHORT, ..PATIENT }, slow).await;
+        client.write_all(&http2(&[(SETTINGS, b"")])).await.expect("open");
+        connection.await;
+        let (mut bytes, mut kinds) = (Vec::new(), Vec::new());
+        client.read_to_end(&mut bytes).await.expect("closed in good order");
+        let mut rest = &bytes[..];
+        while let [_, high, low, kind, ..] = rest {
+            kinds.push(*kind);
+            rest = &rest[9 + usize::from(u16::from_be_bytes([*high, *low]))..];
+        }
+        assert!(kinds.contains(&GOAWAY), "{kinds:?}");
+    }
+
+    #[tokio::test]
+    async fn a_client_that_does_not_read_what_its_windows_allow_is_cut_off() {
+        let (mut client, connection) = connect(Timing { write: SHORT, ..PATIENT }, large).await;
+        let every_window_is_open = [
+            (SETTINGS, &b"\0\x04\x7f\xff\xff\xff"[..]),
+            (WINDOW_UPDATE, b"\x7f\xff\0\0"),
+            (HEADERS, b"\x82\x86\x84\x41\x01x"),
+        ];
+        client.write_all(&http2(&every_window_is_open)).await.expect("open");
+        connection.await;
+    }
+
     #[tokio::test]
     async fn wakers_that_stay_behind_keep_little_of_a_connection() {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
