@@ -18,6 +18,10 @@ pub enum CloseReason {
     MaxAge,
     /// Its user has opened another one, and may have no more.
     Replaced,
+    /// A call has its result.
+    Answered,
+    /// A call has none.
+    CallFailed,
     /// The edge goes away.
     Draining,
     /// A limit of connections is reached.
@@ -30,7 +34,7 @@ pub enum CloseReason {
 
 impl CloseReason {
     /// All of them.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::ClientLeft,
         Self::TooSlow,
         Self::TokenExpired,
@@ -38,6 +42,8 @@ impl CloseReason {
         Self::Idle,
         Self::MaxAge,
         Self::Replaced,
+        Self::Answered,
+        Self::CallFailed,
         Self::Draining,
         Self::Limit,
         Self::Overloaded,
@@ -54,6 +60,8 @@ impl CloseReason {
             Self::Idle => "idle",
             Self::MaxAge => "max-age",
             Self::Replaced => "replaced",
+            Self::Answered => "answered",
+            Self::CallFailed => "call-failed",
             Self::Draining => "draining",
             Self::Limit => "limit",
             Self::Overloaded => "overloaded",

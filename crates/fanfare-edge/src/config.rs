@@ -55,6 +55,9 @@ pub struct EdgeConfig {
     /// Paths of an application's own. They come from a file, each with a place for its mistakes.
     #[serde(skip)]
     pub routes: Routes,
+    /// Calls at the same time at most, where the file limit allows it: each has a socket to its caller, and one to its
+    /// backend until that has answered.
+    pub calls_max: usize,
     /// Workers that share the connections. None: one for each core.
     pub shards: Option<usize>,
     /// Whether it is told who follows a channel. Never of the broadcast.
@@ -116,6 +119,7 @@ impl Default for EdgeConfig {
             backlog_bytes_max: 256 * 1024,
             send_buffer_bytes: 64 * 1024,
             routes: Routes::default(),
+            calls_max: 4_096,
             shards: None,
             presence: ByNamespace::everywhere(false),
         }

@@ -6,6 +6,7 @@
 
 mod admission; // Its place on this edge.
 mod blocks; // Who was disconnected.
+mod calls; // Requests that a backend answers with a stream.
 mod changes; // What it follows against what its URL names.
 mod client_id; // What it is called to the outside.
 mod close; // Why connections end.
@@ -27,6 +28,7 @@ mod stream; // From feed to shard.
 mod subscription; // What a subscriber asks for.
 mod untold; // What the directory does not know yet.
 
+use std::net::IpAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -35,14 +37,15 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use fanfare_auth::Access;
 use fanfare_backbone::{Backbone, NodeId};
 use fanfare_http::{Cors, Peer, Problem, Reply, Request, full, options};
-use fanfare_protocol::{Machine, MachineLimits, SHARDS_MAX};
+use fanfare_protocol::{Machine, MachineLimits, SHARDS_MAX, UserId};
 use http::{Method, Response};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
-use admission::Places;
+use admission::{Admission, Places};
 use blocks::Blocks;
+use calls::{Call, Calls};
 pub use close::CloseReason;
 pub use config::{AddressLimit, AtUserLimit, EdgeConfig};
 use control::{Control, Listener};
@@ -50,7 +53,7 @@ use feed::{FeedDriver, ShardPort};
 use metrics::EdgeMetrics;
 use refusal::{Asker, jittered};
 pub use registry::Registry;
-pub use routes::{HeartbeatConfig, RouteConfig, RouteMistake, Routes};
+pub use routes::{CALL_TIMEOUT, HeartbeatConfig, RouteConfig, RouteMistake, Routes};
 use shard::{Adoption, Command, FeedPort, Hello, Lease, Shard, ShardParts, Style, Whereabouts};
 use stats::ShardLoad;
 pub use stats::{NamespaceStats, ShardStats, Stats, UserStats};
@@ -116,6 +119,7 @@ pub struct Edge {
     shards: Vec<mpsc::Sender<Command>>,
     loads: Vec<Arc<ShardLoad>>,
     next_shard: AtomicUsize,
+    calls: Calls,
     draining: AtomicBool,
     stop: CancellationToken,
 }
@@ -203,8 +207,12 @@ impl Edge {
         let telling = directory::run(backbone.node(node), connections.clone(), stop.clone());
         services.push(Service { name: "directory".to_owned(), future: Box::pin(telling) });
         let descriptors = descriptors();
+        // A call has a second socket, to its backend.
+        let calls_max = if config.routes.have_calls() { config.calls_max.min(descriptors / 4) } else { 0 };
+        let (calls, running) = Calls::new(calls_max, stop.clone());
+        services.push(Service { name: "calls".to_owned(), future: Box::pin(running) });
         let held_max = config.held_max.unwrap_or_else(|| HELD_MAX.min(descriptors / HELD_SHARE));
-        let by_descriptors = descriptors.saturating_sub(DESCRIPTORS_RESERVED + held_max);
+        let by_descriptors = descriptors.saturating_sub(DESCRIPTORS_RESERVED + held_max + calls_max);
         let connections_max = config.connections_max.unwrap_or(by_descriptors);
         metrics.connections_limit.set(i64::try_from(connections_max).unwrap_or(i64::MAX));
         let places = Places {
@@ -230,6 +238,7 @@ impl Edge {
             shards: commands,
             loads,
             next_shard: AtomicUsize::new(0),
+            calls,
             draining: AtomicBool::new(false),
             stop,
         };
@@ -249,8 +258,10 @@ impl Edge {
     /// Answers a request for one of the edge's paths. Only the edge's own streams carry the CORS headers already.
     pub async fn handle(self: Arc<Self>, request: Request, peer: Peer) -> Reply {
         let path = request.uri().path();
-        let configured = || Some((router::Route::Events, self.config.routes.at(path)?.allow()));
-        let Some((route, allow)) = router::route(path).or_else(configured) else {
+        let configured = self.config.routes.at(path);
+        let is_call = configured.as_ref().is_some_and(|routed| routed.call().is_some());
+        let of_configured = configured.map(|routed| (router::Route::Events, routed.allow()));
+        let Some((route, allow)) = router::route(path).or(of_configured) else {
             return Problem::no_such_path(path).into();
         };
         if request.method() == Method::OPTIONS {
@@ -263,6 +274,7 @@ impl Edge {
             router::Route::Events if request.method() == Method::PATCH => {
                 self.patch(request).await.unwrap_or_else(Reply::from)
             }
+            router::Route::Events if is_call => self.call(request, peer).await.unwrap_or_else(Reply::from),
             router::Route::Events => self.open(request, peer).await.unwrap_or_else(Reply::from),
             router::Route::History => {
                 let answer = history::history(&request, &self.access, &self.blocks, &self.backbone).await;
@@ -339,21 +351,47 @@ impl Edge {
             *response.headers_mut() = asker.headers();
             return Ok(response.into());
         }
+        Ok(match self.admit(subscription.user.clone(), address) {
+            Ok(admission) => self.begin(&asker, subscription, admission, None),
+            Err((reason, detail)) => self.refuse(reason, detail, &asker),
+        })
+    }
+
+    /// Opens the stream of a call, and begins the call.
+    async fn call(self: Arc<Self>, request: Request, peer: Peer) -> Result<Reply, Problem> {
+        let asker = Asker::of(&request);
+        let address = self.config.trusted_proxies.client(peer.address.ip(), request.headers());
+        let (subscription, wanted) = calls::read_head(request, &self.access, &self.blocks, &self.cors, &self.config)?;
+        // Before the body is read: who has no place here takes no memory either.
+        let admission = match self.admit(subscription.user.clone(), address) {
+            Ok(admission) => admission,
+            Err((reason, detail)) => return Ok(self.refuse(reason, detail, &asker)),
+        };
+        let call = self.calls.read(wanted, &subscription).await?;
+        Ok(self.begin(&asker, subscription, admission, Some(call)))
+    }
+
+    /// Takes a place for a stream of this user, or says why there is none.
+    fn admit(&self, user: Option<UserId>, address: IpAddr) -> Result<Admission, (CloseReason, &'static str)> {
         if !self.is_ready() {
-            return Ok(self.refuse(CloseReason::Draining, "this edge is shutting down", &asker));
+            return Err((CloseReason::Draining, "this edge is shutting down"));
         }
-        let shard = self.next_shard.fetch_add(1, Ordering::Relaxed) % self.shards.len();
-        let Ok(permit) = self.shards[shard].clone().try_reserve_owned() else {
-            return Ok(self.refuse(CloseReason::Overloaded, "this edge has too much to do just now", &asker));
-        };
-        let (admission, instead_of) = match self.places.admit(subscription.user.clone(), address) {
-            Ok(admitted) => admitted,
-            Err(no_place) => return Ok(self.refuse(CloseReason::Limit, no_place.detail(), &asker)),
-        };
+        let admitted = self.places.admit(user, address);
+        let (admission, instead_of) = admitted.map_err(|no_place| (CloseReason::Limit, no_place.detail()))?;
         if let Some(Whereabouts { shard, visit }) = instead_of {
             // Where a shard is too busy to listen, the user has one more for now.
             _ = self.shards[shard].try_send(Command::Close(visit, CloseReason::Replaced));
         }
+        Ok(admission)
+    }
+
+    /// Hands a stream that has a place to a shard.
+    fn begin(&self, asker: &Asker, subscription: Subscription, admission: Admission, call: Option<Call>) -> Reply {
+        let shard = &self.shards[self.next_shard.fetch_add(1, Ordering::Relaxed) % self.shards.len()];
+        let Ok(permit) = shard.clone().try_reserve_owned() else {
+            return self.refuse(CloseReason::Overloaded, "this edge has too much to do just now", asker);
+        };
+        let call = call.map(|call| Box::new(self.calls.begin(call, shard.clone())));
         let Subscription { channels, issued_at, expires_at, types, naming, heartbeat, start, changes, .. } =
             subscription;
         let (framing, request_id) = (asker.framing(), asker.request_id());
@@ -361,10 +399,10 @@ impl Edge {
         let lease = Lease::new(issued_at, expires_at);
         let hello = Hello { channels: channels.into() };
         let first = head::first_line(retry_pause(CloseReason::ClientLeft));
-        Ok(self.stream(&asker, first, move |wire, head| {
-            let adoption = Adoption { wire, head, style, lease, admission, hello, start, changes };
+        self.stream(asker, first, move |wire, head| {
+            let adoption = Adoption { wire, head, style, lease, admission, hello, start, changes, call };
             permit.send(Command::Adopt(Box::new(adoption)));
-        }))
+        })
     }
 }
 
@@ -377,6 +415,8 @@ fn retry_pause(reason: CloseReason) -> Duration {
         | CloseReason::Disconnected
         | CloseReason::Idle
         | CloseReason::MaxAge
+        | CloseReason::Answered
+        | CloseReason::CallFailed
         | CloseReason::Draining => 1..=3,
         CloseReason::Replaced | CloseReason::Limit | CloseReason::Overloaded | CloseReason::Unavailable => 15..=60,
     };

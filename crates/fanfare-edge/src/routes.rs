@@ -14,8 +14,9 @@ use fanfare_http::{Problem, path_segments};
 use fanfare_protocol::{Channel, ChannelError};
 use matchit::Router;
 
+use crate::calls::Target;
 use crate::shard::Heartbeat;
-pub use config::{HeartbeatConfig, RouteConfig, RouteMistake};
+pub use config::{CALL_TIMEOUT, HeartbeatConfig, RouteConfig, RouteMistake};
 use path::RoutePath;
 
 /// All configured routes. Clones share them.
@@ -29,8 +30,17 @@ pub struct Routes {
 #[derive(Debug)]
 struct Route {
     methods: Methods,
-    channels: Vec<Template>,
+    purpose: Purpose,
     defaults: Defaults,
+}
+
+/// What a route is for.
+#[derive(Debug)]
+enum Purpose {
+    /// A stream of these channels.
+    Follow(Vec<Template>),
+    /// A call to this backend.
+    Call(Arc<Target>),
 }
 
 /// What holds on a route where the request doesn't say otherwise.
@@ -74,6 +84,11 @@ impl Routes {
         Some(Routed { route, parameters: found.params.iter().collect() })
     }
 
+    /// Whether there are calls among them.
+    pub(crate) fn have_calls(&self) -> bool {
+        self.routes.iter().any(|route| matches!(route.purpose, Purpose::Call(_)))
+    }
+
     /// Whether a path is one of them.
     pub(crate) fn has(&self, path: &str) -> bool {
         self.router.at(path).is_ok()
@@ -95,19 +110,28 @@ impl Routed<'_> {
         &self.route.defaults
     }
 
+    /// Where a call goes. None: it is no call.
+    pub(crate) fn call(&self) -> Option<&Arc<Target>> {
+        match &self.route.purpose {
+            Purpose::Follow(_) => None,
+            Purpose::Call(target) => Some(target),
+        }
+    }
+
     /// The channels that this path names, each once.
     ///
     /// # Errors
     /// 400 where a parameter is not percent-encoded as it should be, or makes no channel's name.
     pub(crate) fn channels(&self) -> Result<Vec<Channel>, Problem> {
+        let Purpose::Follow(templates) = &self.route.purpose else { return Ok(Vec::new()) };
         let mut decoded = Vec::with_capacity(self.parameters.len());
         for (name, value) in &self.parameters {
             decoded.push((*name, path_segments(value)?.concat()));
         }
         let value = |name: &str| decoded.iter().find(|(own, _)| *own == name).map_or("", |(_, value)| value);
         let mut known = BTreeSet::new();
-        let mut channels = Vec::with_capacity(self.route.channels.len());
-        for template in &self.route.channels {
+        let mut channels = Vec::with_capacity(templates.len());
+        for template in templates {
             let channel = template.fill(value).map_err(|error| Problem::invalid(error.to_string()).at("the path"))?;
             if known.insert(channel.clone()) {
                 channels.push(channel);

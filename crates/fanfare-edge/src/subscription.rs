@@ -148,6 +148,31 @@ impl Subscription {
     }
 }
 
+impl Subscription {
+    /// The stream of a call: nothing but its channel, from its beginning.
+    ///
+    /// # Errors
+    /// Says what is wrong with the query.
+    pub(crate) fn of_call(
+        caller: &Subscriber,
+        query: &Query,
+        defaults: &Defaults,
+        channel: Channel,
+    ) -> Result<Self, Problem> {
+        Ok(Self {
+            user: caller.user().cloned(),
+            issued_at: caller.issued_at(),
+            expires_at: caller.expires_at(),
+            channels: vec![channel],
+            types: Vec::new(),
+            naming: naming(query.once("unnamed")?, Some(defaults.unnamed))?,
+            heartbeat: query.once("heartbeat")?.map_or_else(|| Ok(defaults.heartbeat.clone()), heartbeat)?,
+            start: Start::Fresh { replay: 0 },
+            changes: None,
+        })
+    }
+}
+
 /// The channels that `/events` names, and those that come without asking.
 fn asked_for(query: &Query, body: &Body, subscriber: &Subscriber) -> Result<Vec<Channel>, Problem> {
     let mut channels = subscriber.unasked();

@@ -66,17 +66,27 @@ pub fn media_type(headers: &HeaderMap) -> String {
     value.split(';').next().unwrap_or_default().trim().to_ascii_lowercase()
 }
 
+/// Takes only a body that is as it is.
+///
+/// # Errors
+/// 415 where it is compressed.
+pub fn accept_uncompressed(headers: &HeaderMap) -> Result<(), Problem> {
+    match headers.get(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
+        true => {
+            Err(Problem::new(Code::UnsupportedMediaType, "the body is compressed")
+                .hint("send it without Content-Encoding"))
+        }
+        false => Ok(()),
+    }
+}
+
 /// Takes only a body that says to be JSON. Browsers can't send it across origins unasked, so this is also what
 /// keeps other sites' forms out.
 ///
 /// # Errors
 /// 415 that says what to send instead.
 pub fn accept_json(headers: &HeaderMap) -> Result<(), Problem> {
-    if headers.get(CONTENT_ENCODING).is_some_and(|encoding| encoding != "identity") {
-        return Err(
-            Problem::new(Code::UnsupportedMediaType, "the body is compressed").hint("send it without Content-Encoding")
-        );
-    }
+    accept_uncompressed(headers)?;
     match media_type(headers).as_str() {
         "application/json" => Ok(()),
         other => {

@@ -24,7 +24,7 @@ mod query;
 mod request_id;
 mod response;
 
-pub use body::{accept_json, media_type, read_body};
+pub use body::{accept_json, accept_uncompressed, media_type, read_body};
 pub use cors::{Cors, LocalHosts, OriginError};
 pub use exchange::{Handler, Peer, Reply, ReplyFuture, Request, TakeOver, Taken};
 pub use hyper::body::Incoming;

@@ -131,6 +131,67 @@ fn a_route_is_refused_with_every_mistake_in_it() {
 }
 
 #[test]
+fn a_call_is_refused_with_every_mistake_in_it_and_its_headers_are_never_shown() {
+    let file = File::new(
+        "calls",
+        r#"[[routes]]
+path = "/sse/{id}"
+methods = ["GET"]
+channels = ["a"]
+replay = 3
+forward = "https://tasks.internal/run"
+forward_headers = { "a b" = "hunter2", "Host" = "hunter2", "X-A" = "hunt\ner2" }
+end_on = ["gap"]
+timeout = "0s"
+[[routes]]
+path = "/x"
+channels = ["a"]
+timeout = "10m"
+end_on = []
+forward_headers = "hunter2"
+[[routes]]
+path = "/y"
+forward = "http://me:hunter2@tasks/"
+forward_headers = { "X" = { file = "/nowhere" } }
+"#,
+    );
+    let report = stderr(&run(&["check", "--config", file.path()]));
+    assert!(!report.contains("hunt"), "{report}");
+    let at = |line: u32, rest: &str| format!("  {}:{line}: routes{rest}", file.path());
+    for line in [
+        "error: 15 mistakes in the configuration".to_owned(),
+        at(2, "[0].path \"/sse/{id}\" has parameters, which a backend would not get"),
+        at(3, "[0].methods is [\"GET\"], expected POST: a call has a body"),
+        at(4, "[0].channels is set, and forward, too"),
+        at(5, "[0].replay is set, and forward, too"),
+        at(6, "[0].forward needs TLS, which is not spoken to backends yet; expected http://…"),
+        at(7, "[0].forward_headers \"Host\" is set by Fanfare itself"),
+        at(7, "[0].forward_headers \"X-A\" has a value that no header can have"),
+        at(7, "[0].forward_headers \"a b\" is no name of a header"),
+        at(8, "[0].end_on \"gap\": \"gap\" is one of Fanfare's own event types"),
+        at(9, "[0].timeout is \"0s\", expected a duration from 1s to 1day"),
+        at(13, "[1].timeout is set, and forward is not"),
+        at(14, "[1].end_on is set, and forward is not"),
+        at(15, "[1].forward_headers: expected a table of texts"),
+        at(18, "[2].forward has a user or a password in it"),
+        at(19, "[2].forward_headers: \"X\" is in \"/nowhere\", which can't be read"),
+    ] {
+        assert!(report.lines().any(|told| told.starts_with(&line)), "{line}\n\nis missing from\n\n{report}");
+    }
+
+    let secret = File::new("call-secret", "hunter2\n");
+    let text = format!(
+        "[[routes]]\npath = \"/sse\"\nforward = \"http://tasks.internal/run\"\ntimeout = \"10m\"\n\
+         forward_headers = {{ \"X-A\" = \"hunter2\", \"X-B\" = {{ file = \"{}\" }} }}\n",
+        secret.path()
+    );
+    let file = File::new("good-calls", &text);
+    let shown = stdout(&run(&["config", "--config", file.path()]));
+    let line = r#"[[routes]]  path "/sse", forward "http://tasks.internal/run", forward_headers { "X-A" = "***", "X-B" = "***" }, timeout "10m""#;
+    assert!(shown.lines().any(|shown| shown.trim() == line) && !shown.contains("hunter2"), "{shown}");
+}
+
+#[test]
 fn what_a_route_sets_is_shown() {
     let file = File::new(
         "shown-routes",

@@ -1,12 +1,16 @@
 //! `[[routes]]` as they are written, and everything that can be wrong with them.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
+use fanfare_auth::Secret;
 use fanfare_protocol::EventType;
 use matchit::{InsertError, Router};
 
 use super::path::RoutePath;
-use super::{Defaults, Methods, Route, Routes, Template};
+use super::{Defaults, Methods, Purpose, Route, Routes, Template};
+use crate::calls::Target;
 use crate::shard::{Heartbeat, OwnBeat};
 use crate::subscription::REPLAY_MAX;
 
@@ -31,7 +35,19 @@ pub struct RouteConfig {
     pub unnamed: bool,
     /// How its streams are kept alive.
     pub heartbeat: HeartbeatConfig,
+    /// A backend's address, `http://tasks.internal/run`: then a request is a call. Its body goes there, and what the
+    /// backend publishes for it comes back as the stream.
+    pub forward: Option<String>,
+    /// Headers that the backend is sent with each call, by their names. They may be secrets.
+    pub forward_headers: BTreeMap<String, Secret>,
+    /// Event types that end a call. None is `result` and `error`.
+    pub end_on: Option<Vec<String>>,
+    /// How long a call may take. None: [`CALL_TIMEOUT`].
+    pub timeout: Option<Duration>,
 }
+
+/// How long a call may take where its route doesn't say.
+pub const CALL_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 
 /// How a route's streams are kept alive.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -106,28 +122,23 @@ impl RouteConfig {
 
     /// The route, as far as nothing is wrong with it.
     fn read(&self, path: Option<&RoutePath>, wrong: &mut impl FnMut(&'static str, String)) -> Route {
-        let methods = match self.methods.iter().map(String::as_str).collect::<Vec<_>>()[..] {
-            [] | ["GET"] => Methods::Get,
-            ["POST"] => Methods::Post,
-            ["GET", "POST"] | ["POST", "GET"] => Methods::Both,
-            _ => {
+        let purpose = match &self.forward {
+            None => Purpose::Follow(self.templates(path, wrong)),
+            Some(address) => Purpose::Call(Arc::new(self.target(address, path, wrong))),
+        };
+        let methods = match (self.methods.iter().map(String::as_str).collect::<Vec<_>>().as_slice(), &purpose) {
+            (["POST"], _) | ([], Purpose::Call(_)) => Methods::Post,
+            ([] | ["GET"], Purpose::Follow(_)) => Methods::Get,
+            (["GET", "POST"] | ["POST", "GET"], Purpose::Follow(_)) => Methods::Both,
+            (_, Purpose::Follow(_)) => {
                 wrong("methods", format!("is {:?}, expected GET, POST or both", self.methods));
                 Methods::Get
             }
-        };
-        let mut channels = Vec::with_capacity(self.channels.len());
-        for text in &self.channels {
-            match Template::parse(text, path) {
-                Ok(template) => channels.push(template),
-                Err(problem) => wrong("channels", format!("{text:?} {problem}")),
+            (_, Purpose::Call(_)) => {
+                wrong("methods", format!("is {:?}, expected POST: a call has a body", self.methods));
+                Methods::Post
             }
-        }
-        if self.channels.is_empty() {
-            wrong("channels", "names none, expected a list such as [\"server:{id}\"]".to_owned());
-        }
-        if self.replay > REPLAY_MAX {
-            wrong("replay", format!("is {}, expected a number from 0 to {REPLAY_MAX}", self.replay));
-        }
+        };
         let heartbeat = match &self.heartbeat {
             HeartbeatConfig::Comment => Heartbeat::Comment,
             HeartbeatConfig::Event => Heartbeat::Event,
@@ -145,7 +156,61 @@ impl RouteConfig {
             }
         };
         let defaults = Defaults { replay: self.replay, unnamed: self.unnamed, heartbeat };
-        Route { methods, channels, defaults }
+        Route { methods, purpose, defaults }
+    }
+
+    /// What a stream follows.
+    fn templates(&self, path: Option<&RoutePath>, wrong: &mut impl FnMut(&'static str, String)) -> Vec<Template> {
+        if self.channels.is_empty() {
+            wrong("channels", "names none, expected a list such as [\"server:{id}\"]".to_owned());
+        }
+        if self.replay > REPLAY_MAX {
+            wrong("replay", format!("is {}, expected a number from 0 to {REPLAY_MAX}", self.replay));
+        }
+        let of_calls = [
+            ("forward_headers", !self.forward_headers.is_empty()),
+            ("end_on", self.end_on.is_some()),
+            ("timeout", self.timeout.is_some()),
+        ];
+        for (key, _) in of_calls.into_iter().filter(|(_, is_set)| *is_set) {
+            wrong(key, "is set, and forward is not: only calls have it".to_owned());
+        }
+        let parse = |text: &String| {
+            Template::parse(text, path).map_err(|problem| wrong("channels", format!("{text:?} {problem}"))).ok()
+        };
+        self.channels.iter().filter_map(parse).collect()
+    }
+
+    /// Where a call goes.
+    fn target(&self, address: &str, path: Option<&RoutePath>, wrong: &mut impl FnMut(&'static str, String)) -> Target {
+        for (key, is_set) in [("channels", !self.channels.is_empty()), ("replay", self.replay > 0)] {
+            if is_set {
+                wrong(key, "is set, and forward, too: a call has one channel, its own".to_owned());
+            }
+        }
+        if path.is_some_and(RoutePath::has_parameters) {
+            wrong("path", format!("{:?} has parameters, which a backend would not get", self.path));
+        }
+        let mut target = Target::parse(address).unwrap_or_else(|problem| {
+            wrong("forward", problem.to_owned());
+            Target::nowhere()
+        });
+        for (name, value) in &self.forward_headers {
+            if let Err(problem) = target.header(name, value) {
+                wrong("forward_headers", format!("{name:?} {problem}"));
+            }
+        }
+        match &self.end_on {
+            None => target.end_on = ["result", "error"].map(|name| EventType::parse(name).expect("a type")).into(),
+            Some(types) => {
+                let parse = |name: &String| {
+                    EventType::parse(name).map_err(|error| wrong("end_on", format!("{name:?}: {error}"))).ok()
+                };
+                target.end_on = types.iter().filter_map(parse).collect();
+            }
+        }
+        target.timeout = self.timeout.unwrap_or(CALL_TIMEOUT);
+        target
     }
 }
 
@@ -211,12 +276,12 @@ mod tests {
             (0, "path", "is not set"),
             (0, "channels", "names none"),
             (1, "path", "from Fanfare itself"),
-            (2, "methods", r#"["PUT"]"#),
+            (2, "replay", "1001"),
             (2, "channels", "no parameter of the path"),
             (2, "channels", "nothing closes"),
             (2, "channels", "' '"),
             (2, "channels", "Fanfare's own channels"),
-            (2, "replay", "1001"),
+            (2, "methods", r#"["PUT"]"#),
             (2, "heartbeat", "\"gap\""),
             (2, "heartbeat", "1025 bytes"),
             (3, "path", "collides with the route \"/a/{id}\""),

@@ -87,6 +87,11 @@ impl RoutePath {
         Ok(Self { parameters })
     }
 
+    /// Whether it has any parameter.
+    pub(super) fn has_parameters(&self) -> bool {
+        !self.parameters.is_empty()
+    }
+
     /// Whether it has a parameter of that name.
     pub(super) fn has_parameter(&self, name: &str) -> bool {
         self.parameters.iter().any(|own| **own == *name)

@@ -9,6 +9,7 @@ use fanfare_protocol::sse::{Framing, Naming};
 use fanfare_protocol::{Channel, Point, TypePattern};
 
 use super::backlog::Backlog;
+use super::call::CallStream;
 use super::wire::Wire;
 use crate::admission::Admission;
 use crate::client_id::ClientId;
@@ -123,6 +124,8 @@ pub(super) struct Connection {
     pub(super) channels: Box<[Channel]>,
     /// Until `connected` has gone out.
     pub(super) hello: Option<Box<Hello>>,
+    /// The call that it answers. None: it answers none, or has said how that ended.
+    pub(super) call: Option<Box<CallStream>>,
     pub(super) backlog: Backlog,
     /// Part of the backlog's first frame has gone out.
     first_has_begun: bool,
@@ -165,6 +168,7 @@ impl Connection {
             admission,
             channels: Box::default(),
             hello: None,
+            call: None,
             backlog: Backlog::default(),
             first_has_begun: false,
             watches_room: false,

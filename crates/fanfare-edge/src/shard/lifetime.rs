@@ -14,11 +14,18 @@ impl Connection {
         let age = self.age();
         let joining = self.hello.is_some();
         let now = SystemTime::now();
+        let is_call = self.call.is_some(); // It has a time of its own.
         let limits = [
             (self.lease.left(now), CloseReason::TokenExpired),
             (joining.then(|| config.join_timeout.saturating_sub(age)), CloseReason::Unavailable),
-            (config.max_age.map(|max| spread(max, self.generation).saturating_sub(age)), CloseReason::MaxAge),
-            (config.idle_timeout.filter(|_| !joining).map(|max| max.saturating_sub(quiet)), CloseReason::Idle),
+            (
+                config.max_age.filter(|_| !is_call).map(|max| spread(max, self.generation).saturating_sub(age)),
+                CloseReason::MaxAge,
+            ),
+            (
+                config.idle_timeout.filter(|_| !joining && !is_call).map(|max| max.saturating_sub(quiet)),
+                CloseReason::Idle,
+            ),
         ];
         let mut nearest = self.lease.warns_in(now).unwrap_or(Duration::MAX);
         for (left, reason) in limits {

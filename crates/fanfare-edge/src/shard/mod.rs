@@ -5,6 +5,7 @@
 //! `fanfare-protocol`; reading the backbone is the job of `feed`.
 
 mod backlog; // Bytes that wait.
+mod call; // A stream that answers one request.
 mod connection; // An open stream.
 mod lifetime; // How long it may live.
 mod patch; // It changes.
@@ -31,6 +32,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::admission::Admission;
 use crate::blocks::Blocks;
+use crate::calls::Ending;
 use crate::close::CloseReason;
 use crate::config::EdgeConfig;
 use crate::metrics::EdgeMetrics;
@@ -39,6 +41,7 @@ use crate::registry::Registry;
 use crate::since_1970;
 use crate::stats::ShardLoad;
 use crate::stream::Stream;
+pub(crate) use call::CallStream;
 use connection::{Connection, Phase};
 pub(crate) use connection::{Heartbeat, Hello, Lease, OwnBeat, Style};
 use ready::Ready;
@@ -70,6 +73,8 @@ pub(crate) enum Command {
     Patch(Box<Order>, oneshot::Sender<Outcome>),
     /// A user was disconnected; without one, others may have been: see `Blocks`.
     Disconnect(Option<UserId>),
+    /// The call of a connection, if that is still there, has ended.
+    Finish(Visit, Ending),
     /// All connections are to go, spread over this time; answered when they have.
     Drain(Duration, oneshot::Sender<()>),
 }
@@ -94,6 +99,8 @@ pub(crate) struct Adoption {
     pub(crate) start: Start,
     /// What the cursor says of channels changed since the URL was opened.
     pub(crate) changes: Option<Box<str>>,
+    /// The call that it answers.
+    pub(crate) call: Option<Box<CallStream>>,
 }
 
 /// A stream that is refused.
@@ -230,6 +237,7 @@ impl Shard {
                 Step::Apply(Command::Close(visit, reason)) => self.close(visit, reason),
                 Step::Apply(Command::Patch(order, answer)) => _ = answer.send(self.patch(*order)),
                 Step::Apply(Command::Disconnect(only)) => self.disconnect(only.as_ref()),
+                Step::Apply(Command::Finish(visit, ending)) => self.finish(visit, ending),
                 Step::Apply(Command::Drain(window, done)) => self.begin_drain(window, done),
                 Step::Sockets => self.look_at_sockets(&mut events),
                 Step::Tick => self.tick(),
@@ -264,13 +272,14 @@ impl Shard {
     }
 
     fn adopt(&mut self, adoption: Adoption) {
-        let Adoption { wire, head, style, lease, admission, hello, start, changes } = adoption;
+        let Adoption { wire, head, style, lease, admission, hello, start, changes, call } = adoption;
         let Some(visit) = self.take_in(wire, style, admission) else { return };
         let connection = &mut self.sockets.connections[visit.key as usize];
         let channels = hello.channels.clone();
         connection.channels = channels.clone();
         connection.lease = lease;
         connection.hello = Some(Box::new(hello));
+        connection.call = call;
         connection.admission.settle(Whereabouts { shard: self.index, visit });
         self.registry.follow(connection.admission.user(), &channels);
         self.metrics.opened.inc();
@@ -470,6 +479,18 @@ impl Shard {
             self.sockets.send(key, &last);
         }
         self.remove(key); // What is still to be written isn't worth waiting for.
+    }
+
+    /// The call of a connection has ended, unless something else has ended the connection first.
+    fn finish(&mut self, visit: Visit, ending: Ending) {
+        let connection = self.sockets.connections.get_mut(visit.key as usize);
+        if let Some(connection) = connection.filter(|c| c.generation == visit.generation && c.phase == Phase::Open) {
+            let reason = ending.reason();
+            if let Some(call) = &mut connection.call {
+                call.answer(ending);
+            }
+            self.sockets.ended.push((visit.key, reason));
+        }
     }
 
     /// A connection ends, for whatever reason. Only the first one counts.

@@ -17,7 +17,7 @@ use serde::Serialize;
 use slab::Slab;
 
 use super::connection::{Connection, Phase, Written};
-use super::wheel::Wheel;
+use super::wheel::{Visit, Wheel};
 use crate::client_id::ClientId;
 use crate::close::CloseReason;
 use crate::metrics::EdgeMetrics;
@@ -25,6 +25,9 @@ use crate::{retry_pause, since_1970};
 
 /// How long the last bytes of a closing connection may take.
 const CLOSING_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// How long a call's end may take: a result may be large, and nobody can come back for it.
+const ENDING_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Clients that were told a gap come to refetch their state spread over this time.
 const REFETCH_SPREAD: Duration = Duration::from_secs(5);
@@ -190,19 +193,28 @@ impl Sockets {
     /// Says goodbye. Answers whether the last bytes are out already.
     pub(super) fn say_closing(&mut self, key: ConnectionKey, reason: CloseReason) -> bool {
         let Some(connection) = self.connections.get_mut(key as usize) else { return true };
-        let style = &connection.style;
-        let own_type = named(style.naming, "closing");
-        let data = OwnData {
-            own_type: (own_type == DEFAULT_TYPE).then_some("closing"),
-            reason: Some(reason.as_str()),
-            ..OwnData::default()
+        let (naming, framing) = (connection.style.naming, connection.style.framing);
+        let (goodbye, patience) = match connection.call.take() {
+            Some(call) => {
+                let ending = call.end(reason);
+                let frame = ending.map(|e| sse::control(named(naming, e.event_type()), &e.data(), None, None, framing));
+                (frame.unwrap_or_default(), ENDING_TIMEOUT)
+            }
+            None => {
+                let own_type = named(naming, "closing");
+                let data = OwnData {
+                    own_type: (own_type == DEFAULT_TYPE).then_some("closing"),
+                    reason: Some(reason.as_str()),
+                    ..OwnData::default()
+                };
+                let data = serde_json::to_string(&data).expect("plain structs become JSON");
+                let retry = Some(retry_pause(reason));
+                (sse::control(own_type, &data, None, retry, framing), CLOSING_TIMEOUT)
+            }
         };
-        let data = serde_json::to_string(&data).expect("plain structs become JSON");
-        let retry = Some(retry_pause(reason));
-        let goodbye = sse::control(own_type, &data, None, retry, style.framing);
-        let last = Bytes::from([goodbye, style.framing.last_chunk()].concat());
+        let last = Bytes::from([goodbye, framing.last_chunk()].concat());
         let before = connection.backlog.bytes();
-        connection.phase = Phase::Closing(Instant::now() + CLOSING_TIMEOUT);
+        connection.phase = Phase::Closing(Instant::now() + patience);
         let written = if reason == CloseReason::TooSlow {
             let dropped = connection.replace_backlog(last);
             self.metrics.dropped(reason, dropped as u64);
@@ -275,6 +287,11 @@ impl Outlet for Sockets {
             resumed,
         };
         self.own_frame(to, "connected", &data, Some(id), None);
+        let connection = &mut self.connections[to as usize];
+        let visit = Visit { key: to, generation: connection.generation };
+        if let Some(call) = &mut connection.call {
+            call.has_joined(visit);
+        }
     }
 
     fn event(&mut self, to: ConnectionKey, _: Epoch, event: &SharedEvent, replayed: Replayed, id: Id<'_>) {
@@ -316,6 +333,11 @@ impl Outlet for Sockets {
         // A replay is bounded by itself, and doesn't make a reader slow.
         let backlog_bytes_max = if replayed == Replayed::Replay { usize::MAX } else { self.backlog_bytes_max };
         self.sent(to, written, before, backlog_bytes_max);
+        let connection = &mut self.connections[to as usize];
+        if connection.phase == Phase::Open && connection.call.as_ref().is_some_and(|call| call.ends_on(event_type)) {
+            connection.phase = Phase::CutOff;
+            self.ended.push((to, CloseReason::Answered));
+        }
     }
 
     fn gap(&mut self, to: ConnectionKey, gap: &Gap, id: Id<'_>) {

@@ -9,10 +9,12 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::client::conn::http2::{Builder, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo};
+use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
+use crate::calls::{Backend, channel_of};
 use crate::support::{Subscriber, TestEdge};
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -363,6 +365,29 @@ async fn a_drain_says_goodbye_on_every_stream_and_ends_it() {
     tokio::join!(edge.edge.drain(Duration::from_millis(500)), readers);
     assert_eq!(edge.metric("fanfare_connections"), 0.0);
     assert_eq!(proxy.get("/events/c").await.status, 503);
+    edge.stop().await;
+}
+
+#[tokio::test]
+async fn a_call_has_its_events_and_ends_in_good_order() {
+    let backend = Backend::listen().await;
+    let edge = TestEdge::with(1, backend.config()).await;
+    let proxy = Proxy::connect(&edge).await;
+    let mut stream = proxy.request(Method::POST, "/sse", &[], "{}").await;
+    let channel = channel_of(&stream.expect("connected").await.data);
+    backend.accepts().await;
+    edge.publish(&channel, Some("progress"), "half").await;
+    edge.publish(&channel, Some("result"), "done").await;
+    assert_eq!((stream.data().await, stream.data().await), ("half".to_owned(), "done".to_owned()));
+    assert!(stream.next().await.is_none());
+
+    // One that is reset takes the backend's request with it.
+    let mut stream = proxy.request(Method::POST, "/sse", &[], "{}").await;
+    stream.expect("connected").await;
+    let mut socket = backend.asked().await;
+    drop(stream);
+    let mut rest = Vec::new();
+    timeout(PATIENCE, socket.read_to_end(&mut rest)).await.expect("the request is given up").expect("in order");
     edge.stop().await;
 }
 

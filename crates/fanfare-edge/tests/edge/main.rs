@@ -2,6 +2,7 @@
 
 mod access;
 mod bad_input;
+mod calls;
 mod directory;
 mod disconnect;
 mod drain;

@@ -17,7 +17,7 @@ use super::sources::most_similar;
 use super::{Config, namespaces, routes};
 
 /// Every part, in the order in which they are printed.
-pub(super) static PARTS: [Part; 2] = [namespaces::PART, routes::PART];
+pub(super) static PARTS: [Part; 3] = [namespaces::PART, routes::PART, routes::CALLS];
 
 /// A part of the file.
 pub(super) struct Part {

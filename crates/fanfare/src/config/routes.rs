@@ -1,6 +1,11 @@
 //! `[[routes]]`: paths of an application's own. What can be wrong with them is known to the edge; here they are read,
 //! and each mistake gets its place in the file.
 
+use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
+use std::time::Duration;
+
+use fanfare_auth::Secret;
 use fanfare_edge::{HeartbeatConfig, RouteConfig, Routes};
 use serde::Deserialize;
 
@@ -8,6 +13,7 @@ use super::Config;
 use super::mistakes::Mistakes;
 use super::parts::{Doc, Field, Given, Part, read_fields, show_fields};
 use super::settings::Wrong;
+use super::units::{parse_duration, show_duration};
 
 pub(super) const PART: Part = Part {
     key: "routes",
@@ -15,12 +21,37 @@ pub(super) const PART: Part = Part {
     meaning: "A path of an application's own, for edges and `dev`: front ends that were made for another server \
               connect unchanged. Credentials, checks and query parameters are those of /events; the channels are \
               exactly those that are named. One table for each path.",
-    docs: || FIELDS.iter().map(|field| &field.doc).collect(),
+    docs: || FIELDS[..OF_ALL].iter().map(|field| &field.doc).collect(),
     read,
     show: |config| config.routes.iter().map(|route| ("[[routes]]".to_owned(), show_fields(&FIELDS, route))).collect(),
 };
 
-static FIELDS: [Field<RouteConfig>; 6] = [
+/// What is said of calls. They are read with the other routes.
+pub(super) const CALLS: Part = Part {
+    key: PART.key,
+    header: PART.header,
+    meaning: "With a forward, a route is a call: the body of a POST goes to a backend, and what the backend publishes \
+              for it comes back as the stream. Beside these keys it may have methods, unnamed and heartbeat.",
+    docs: || std::iter::once(&PATH_OF_CALL).chain(FIELDS[OF_ALL..].iter().map(|field| &field.doc)).collect(),
+    read,
+    show: |_| Vec::new(),
+};
+
+static PATH_OF_CALL: Doc = Doc {
+    key: "path",
+    meaning: "The path, without parameters: the backend would not get them.",
+    expected: "a path such as /sse",
+    example: "\"/sse\"",
+    default: "required",
+};
+
+/// How long a call may take. A day is longer than anybody waits for an answer.
+const TIMEOUT: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(24 * 60 * 60);
+
+/// So many of the fields are not about calls.
+const OF_ALL: usize = 6;
+
+static FIELDS: [Field<RouteConfig>; 10] = [
     Field {
         doc: Doc {
             key: "path",
@@ -38,7 +69,7 @@ static FIELDS: [Field<RouteConfig>; 6] = [
             meaning: "How it is asked for. The body of a POST is ignored, whatever it is.",
             expected: "a list of GET and POST",
             example: "[\"GET\", \"POST\"]",
-            default: "[\"GET\"]",
+            default: "[\"GET\"], of calls [\"POST\"]",
         },
         set: |route, given| set(&mut route.methods, list(given)),
         get: |route| shown_list(&route.methods),
@@ -94,11 +125,94 @@ static FIELDS: [Field<RouteConfig>; 6] = [
             HeartbeatConfig::Own { event, data } => Some(format!("{{ event = {event:?}, data = {data:?} }}")),
         },
     },
+    Field {
+        doc: Doc {
+            key: "forward",
+            meaning: "The backend.",
+            expected: "an address such as http://tasks.internal/run",
+            example: "\"http://tasks.internal/run\"",
+            default: "none",
+        },
+        set: |route, given| set(&mut route.forward, given.text().map(Some)),
+        get: |route| route.forward.as_ref().map(|address| format!("{address:?}")),
+    },
+    Field {
+        doc: Doc {
+            key: "forward_headers",
+            meaning: "Headers that the backend is sent with each call, a secret that only it and Fanfare know for \
+                      instance. They are never shown. A value may be { file = \"…\" }, a file that holds it.",
+            expected: "a table such as { \"X-Fanfare-Secret\" = \"…\" }",
+            example: "{ \"X-Fanfare-Secret\" = \"…\" }",
+            default: "none",
+        },
+        set: |route, given| forward_headers(&mut route.forward_headers, given),
+        get: |route| {
+            let names: Vec<_> = route.forward_headers.keys().map(|name| format!("{name:?} = \"***\"")).collect();
+            (!names.is_empty()).then(|| format!("{{ {} }}", names.join(", ")))
+        },
+    },
+    Field {
+        doc: Doc {
+            key: "end_on",
+            meaning: "Event types after which a call's stream ends.",
+            expected: "a list of event types",
+            example: "[\"result\", \"error\"]",
+            default: "[\"result\", \"error\"]",
+        },
+        set: |route, given| set(&mut route.end_on, list(given).map(Some)),
+        get: |route| route.end_on.as_ref().map(|types| format!("{types:?}")),
+    },
+    Field {
+        doc: Doc {
+            key: "timeout",
+            meaning: "How long a call may take, from the backend's being asked to the end.",
+            expected: "a duration from 1s to 1day, such as 10m",
+            example: "\"10m\"",
+            default: "\"5m\"",
+        },
+        set: |route, given| {
+            set(&mut route.timeout, given.text().and_then(|text| parse_duration(&text, &TIMEOUT)).map(Some))
+        },
+        get: |route| route.timeout.map(|timeout| format!("{:?}", show_duration(timeout))),
+    },
 ];
 
 fn set<T>(field: &mut T, value: Option<T>) -> Result<(), Wrong> {
     *field = value.ok_or(Wrong::Value)?;
     Ok(())
+}
+
+/// Takes headers, whose values nobody sees: neither what is wrong with one nor what stands in place of the table.
+fn forward_headers(headers: &mut BTreeMap<String, Secret>, given: &Given<'_>) -> Result<(), Wrong> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Value {
+        Text(String),
+        Table(InFile),
+    }
+    #[derive(Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct InFile {
+        file: String,
+    }
+    let Ok(table) = given.read::<BTreeMap<String, Value>>() else {
+        return Err(Wrong::Parts(vec![
+            "expected a table of texts, or of { file = \"…\" }, such as { \"X-Fanfare-Secret\" = \"…\" }".to_owned(),
+        ]));
+    };
+    let mut mistakes = Vec::new();
+    for (name, value) in table {
+        let text = match value {
+            Value::Text(text) => Ok(text),
+            Value::Table(InFile { file }) => std::fs::read_to_string(&file)
+                .map(|text| text.trim_end_matches(['\r', '\n']).to_owned())
+                .map_err(|error| mistakes.push(format!("{name:?} is in {file:?}, which can't be read: {error}"))),
+        };
+        if let Ok(text) = text {
+            headers.insert(name, text.into());
+        }
+    }
+    if mistakes.is_empty() { Ok(()) } else { Err(Wrong::Parts(mistakes)) }
 }
 
 fn list(given: &Given<'_>) -> Option<Vec<String>> {
@@ -135,13 +249,10 @@ fn read(config: &mut Config, given: &Given<'_>, mistakes: &mut Mistakes) {
     match Routes::new(&routes) {
         Ok(made) => (config.edge.routes, config.routes) = (made, routes),
         Err(wrong) => {
-            for mistake in wrong {
-                let place = tables[mistake.route].place_of(mistake.key);
-                // What could not even be read looks as if it were not there.
-                if !mistakes.has(&place) {
-                    mistakes.add(place, mistake.problem);
-                }
-            }
+            let mut placed: Vec<_> = wrong.into_iter().map(|m| (tables[m.route].place_of(m.key), m.problem)).collect();
+            // What could not even be read looks as if it were not there.
+            placed.retain(|(place, _)| !mistakes.has(place));
+            placed.into_iter().for_each(|(place, problem)| mistakes.add(place, problem));
         }
     }
 }

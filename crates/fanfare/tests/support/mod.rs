@@ -130,6 +130,11 @@ impl Process {
         self.child.id()
     }
 
+    /// Writes a line to its standard input, which must be piped.
+    pub(crate) fn write_line(&mut self, line: &str) {
+        writeln!(self.child.stdin.as_mut().expect("piped"), "{line}").expect("it reads");
+    }
+
     /// Sends a signal by its name, such as `TERM`.
     pub(crate) fn signal(&self, name: &str) {
         signal(self.id(), name);
