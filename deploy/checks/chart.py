@@ -2,6 +2,7 @@
 
 import functools
 import json
+import tomllib
 
 import kubernetes_validate
 import yaml
@@ -189,6 +190,27 @@ def check_settings_arrive_as_they_were_written():
     equal(unset, set(), "variables that are set to nothing")
 
 
+def check_edges_get_their_routes_as_a_file():
+    manifests = render(*VALUE_SETS["everything"])
+    routes = tomllib.loads(manifests["ConfigMap", "events-edge"]["data"]["fanfare.toml"])["routes"]
+    equal([route["path"] for route in routes], ["/api/servers/{id}/events", "/live/campaigns", "/sse"], "paths")
+    equal(routes[0]["replay"], 20, "replay")
+    equal(type(routes[0]["replay"]), int, "type of replay")
+    equal(routes[1]["heartbeat"], {"event": "message", "data": '{"trigger":"ping"}'}, "heartbeat")
+    file = {"file": "/run/secrets/fanfare/tasks-secret"}
+    equal(routes[2]["forward_headers"], {"X-Fanfare-Secret": file}, "forward_headers")
+    pods = {role: manifests["Deployment", f"events-{role}"]["spec"]["template"]["spec"] for role in ("edge", "publish")}
+    container = pods["edge"]["containers"][0]
+    equal(container["args"], ["edge", "--config", "/etc/fanfare/fanfare.toml"], "arguments")
+    mounts = {mount["name"]: mount["mountPath"] for mount in container["volumeMounts"]}
+    equal(mounts, {"routes": "/etc/fanfare", "route-secrets": "/run/secrets/fanfare"}, "mounts")
+    secret = next(volume["secret"] for volume in pods["edge"]["volumes"] if "secret" in volume)
+    items = [{"key": "tasks-secret", "path": "tasks-secret"}]
+    equal(secret, {"secretName": "events-secrets", "items": items}, "what is mounted of the Secret")
+    for pod in (pods["publish"], edge()["template"]["spec"]):
+        equal("volumes" in pod or "volumeMounts" in pod["containers"][0], False, "volumes without routes")
+
+
 def check_secrets_stay_in_secrets():
     manifests = render(*VALUE_SETS["own-secret"])
     secret = manifests["Secret", "fanfare"]["stringData"]
@@ -220,6 +242,8 @@ def check_typos_and_contradictions_are_refused_by_name():
         "existingSecret=mine,redis.password=secret": "redis-password",
         "redis.url=redis://user:secret@redis": "redis.password",
         "edge.autoscaling.maxReplicas=1": "edge.autoscaling.maxReplicas",
+        "edge.routes[0].path=/a,edge.routes[0].chanels={a}": "chanels",
+        "edge.routes[0].path=/a,edge.routes[0].forward_headers.X=plain": "forward_headers",
     }.items():
         message = refused(*template(f"--set={argument}"))
         if word not in message:
