@@ -94,7 +94,7 @@ fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/calls").join(name)
 }
 
-/// Opens a call's stream, reads it to its end, and tells what it had after `connected`, without heartbeats.
+/// Opens a call's stream, reads it to its end, and tells what it had after `connected` that is about the call.
 async fn answer(call: Subscribe) -> Vec<Message> {
     let mut stream = call.connected().await;
     rest(&mut stream).await
@@ -105,7 +105,7 @@ async fn rest(stream: &mut Subscriber) -> Vec<Message> {
     while let Some(message) = stream.next_within(PATIENCE).await.expect("it goes on, or ends") {
         messages.push(message);
     }
-    messages.retain(|message| message.event != "heartbeat");
+    messages.retain(|message| !["heartbeat", "expiring"].contains(&&*message.event));
     messages
 }
 
