@@ -275,6 +275,35 @@ mod tests {
     }
 
     #[test]
+    fn every_code_has_its_status() {
+        use Code::*;
+        for (code, text, status) in [
+            (InvalidInput, "INVALID_INPUT", 400),
+            (AuthenticationFailed, "AUTHENTICATION_FAILED", 401),
+            (Forbidden, "FORBIDDEN", 403),
+            (NotFound, "NOT_FOUND", 404),
+            (MethodNotAllowed, "METHOD_NOT_ALLOWED", 405),
+            (Conflict, "CONFLICT", 409),
+            (PayloadTooLarge, "PAYLOAD_TOO_LARGE", 413),
+            (UriTooLong, "URI_TOO_LONG", 414),
+            (UnsupportedMediaType, "UNSUPPORTED_MEDIA_TYPE", 415),
+            (IdempotencyMismatch, "IDEMPOTENCY_MISMATCH", 422),
+            (RateLimitExceeded, "RATE_LIMIT_EXCEEDED", 429),
+            (Overloaded, "OVERLOADED", 503),
+            (Timeout, "TIMEOUT", 504),
+            (BackboneUnavailable, "BACKBONE_UNAVAILABLE", 503),
+            (Internal, "INTERNAL", 500),
+        ] {
+            let problem = Problem::new(code, "so it is").details(serde_json::json!({ "more": 1 }));
+            assert_eq!(problem.status(), status, "{text}");
+            let body = serde_json::json!(problem);
+            assert_eq!((&body["code"], &body["status"]), (&text.into(), &status.into()));
+            assert_eq!(body["type"], format!("urn:fanfare:problem:{}", text.to_lowercase().replace('_', "-")));
+            assert_eq!(body["details"]["more"], 1);
+        }
+    }
+
+    #[test]
     fn the_headers_that_a_status_asks_for_are_there() {
         let headers = |problem: Problem| problem.into_response().headers().clone();
         let unauthorized = headers(Problem::new(Code::AuthenticationFailed, "no token"));

@@ -199,7 +199,8 @@ mod tests {
 
     #[test]
     fn a_channel_is_taken_as_it_is_written() {
-        for name in ["server:7", "a", "stock-prices", "a/b~c%+=.", "$call:0a", "broadcast", "user:42"] {
+        let longest = "x".repeat(200);
+        for name in ["server:7", "a", "azAZ09_-.:/~%+=", "$call:0a", "broadcast", "user:42", "...", &longest] {
             assert_eq!(Channel::parse(name).expect(name).as_str(), name);
         }
         assert_eq!(Channel::parse("server:7:cpu").expect("valid").namespace(), "server");
@@ -214,6 +215,7 @@ mod tests {
         assert_eq!(Channel::parse("a$b"), Err(ChannelError::Character('$')));
         assert_eq!(Channel::parse("prices*"), Err(ChannelError::Character('*')));
         assert_eq!(Channel::parse("grün"), Err(ChannelError::Character('ü')));
+        assert_eq!(Channel::parse("."), Err(ChannelError::Dots));
         assert_eq!(Channel::parse(".."), Err(ChannelError::Dots));
         assert_eq!(Channel::parse("user:"), Err(ChannelError::Inbox(UserIdError::Empty)));
     }
@@ -223,7 +225,11 @@ mod tests {
         let alice = UserId::parse("alice@example.com").expect("valid");
         assert_eq!(alice.inbox().as_str(), "user:alice%40example.com");
         assert_eq!(alice.inbox().user(), Some(alice.clone()));
-        assert_eq!(UserId::parse("50%").expect("valid").inbox().as_str(), "user:50%25");
+        for (id, inbox) in
+            [("50%", "user:50%25"), ("aZ0_.~-", "user:aZ0_.~-"), ("zoë +/:", "user:zo%C3%AB%20%2B%2F%3A")]
+        {
+            assert_eq!(UserId::parse(id).expect("valid").inbox().as_str(), inbox);
+        }
         let expected = "user:alice%2Fx".to_owned();
         assert_eq!(Channel::parse("user:alice%2fx"), Err(ChannelError::InboxSpelling { expected: expected.clone() }));
         assert_eq!(Channel::parse("user:alice/x"), Err(ChannelError::InboxSpelling { expected }));
@@ -231,8 +237,11 @@ mod tests {
 
     #[test]
     fn a_user_id_fits_into_its_inbox() {
-        assert!(UserId::parse(&"x".repeat(195)).is_ok());
+        assert_eq!(UserId::parse(&"x".repeat(195)).map(|id| id.inbox().as_str().len()), Ok(200));
+        assert!(UserId::parse(&"@".repeat(65)).is_ok());
         assert_eq!(UserId::parse(&"@".repeat(66)), Err(UserIdError::TooLong(198)));
-        assert_eq!(UserId::parse("a\nb"), Err(UserIdError::Control));
+        for control in ["a\nb", "\0", "a\u{7f}", "a\u{85}"] {
+            assert_eq!(UserId::parse(control), Err(UserIdError::Control), "{control:?}");
+        }
     }
 }

@@ -38,6 +38,20 @@ async fn a_key_counts_per_channel() {
 }
 
 #[tokio::test]
+async fn a_key_counts_per_publisher() {
+    let api = TestApi::guarded(fanfare_protocol::Partitions::ONE, "first=FIRST,second=SECOND", None).await;
+    let publish = async |publisher: &str, data: u8| {
+        let headers = format!("Authorization: Bearer {publisher}\r\nContent-Type: application/json\r\n");
+        let body = format!(r#"{{"channel":"a","data":{data},"idempotencyKey":"k"}}"#);
+        api.post_with("/publish", &headers, &body).await.id()
+    };
+    let first = publish("FIRST", 1).await;
+    assert_ne!(publish("SECOND", 2).await, first, "another's key is another key");
+    assert_eq!(publish("FIRST", 1).await, first);
+    assert_eq!(api.data("a").await, ["1", "2"]);
+}
+
+#[tokio::test]
 async fn another_body_under_the_same_key_is_a_mistake() {
     let api = TestApi::start().await;
     api.post("/publish", r#"{"channel":"a","data":1,"idempotencyKey":"k"}"#).await.id();

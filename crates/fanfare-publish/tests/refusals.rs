@@ -57,15 +57,36 @@ async fn mistakes_in_a_body_are_named() {
     ] {
         api.post(path, body).await.is_problem(400, "INVALID_INPUT", detail);
     }
-    let two_hundred = format!(r#"{{"channel":[{}"a"],"data":1}}"#, r#""a","#.repeat(1000));
-    api.post("/publish", &two_hundred).await.is_problem(
-        400,
-        "INVALID_INPUT",
-        "channel: the array may have 1000 values",
-    );
+    let channels = format!(r#"{{"channel":[{}"a"],"data":1}}"#, r#""a","#.repeat(1000));
+    api.post("/publish", &channels).await.is_problem(400, "INVALID_INPUT", "channel: the array may have 1000 values");
+    let users = format!(r#"{{"userId":[{}1],"message":1}}"#, "1,".repeat(1000));
+    api.post("/notify", &users).await.is_problem(400, "INVALID_INPUT", "userId: the array may have 1000 values");
     for channel in ["a", "broadcast", "user:1", "user:42"] {
         assert!(api.events(channel).await.is_empty(), "{channel}");
     }
+}
+
+#[tokio::test]
+async fn a_type_and_a_key_have_1_to_100_bytes_and_fanfares_own_types_are_its_own() {
+    let api = TestApi::start().await;
+    let publish = async |field: &str, value: &str| {
+        let body = serde_json::json!({ "channel": "a", "data": 1, field: value });
+        api.post("/publish", &body.to_string()).await
+    };
+    let (longest, longer) = ("é".repeat(50), "x".repeat(101));
+    for field in ["event", "key"] {
+        for value in ["x", "metrics: cpu", &longest] {
+            publish(field, value).await.id();
+        }
+        for value in ["", &longer, "a\nb", "\u{7f}"] {
+            publish(field, value).await.is_problem(400, "INVALID_INPUT", field);
+        }
+    }
+    for own in ["connected", "subscribed", "gap", "closing", "expiring", "heartbeat"] {
+        publish("event", own).await.is_problem(400, "INVALID_INPUT", "is one of Fanfare's own event types");
+        publish("key", own).await.id();
+    }
+    publish("event", "error").await.id();
 }
 
 #[tokio::test]

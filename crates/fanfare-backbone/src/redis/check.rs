@@ -12,7 +12,7 @@ use super::config::{RedisConfig, Server};
 use super::directory::{self, NodeKeys, enlist};
 use super::keys::Keys;
 use super::scripts::{Call, LAYOUT, SCRIPTS, Scripts};
-use super::wire::{Info, Wire, Words};
+use super::wire::{Wire, Words};
 use crate::blocks::Block;
 
 /// Short, so that what a check leaves behind is soon gone, but for three small keys.
@@ -81,7 +81,11 @@ pub async fn check(config: &RedisConfig) -> Vec<Finding> {
         }
     };
     match wire.info("server").await {
-        Ok(info) => note_version(&info, &mut note),
+        Ok(info) => {
+            if let Some(version) = info.field("redis_version").filter(|version| is_too_old(version)) {
+                note(RedisError::TooOld(version.to_owned()));
+            }
+        }
         // Nothing else will be allowed before the password is right or the data loaded.
         Err(
             error @ (RedisError::PasswordMissing | RedisError::Loading | RedisError::Closed | RedisError::TimedOut),
@@ -106,12 +110,9 @@ pub async fn check(config: &RedisConfig) -> Vec<Finding> {
     findings
 }
 
-fn note_version(info: &Info, note: &mut impl FnMut(RedisError)) {
-    let Some(version) = info.field("redis_version") else { return };
+fn is_too_old(version: &str) -> bool {
     let mut parts = version.split('.').map(|part| part.parse::<u32>().unwrap_or(0));
-    if (parts.next().unwrap_or(0), parts.next().unwrap_or(0)) < (6, 2) {
-        note(RedisError::TooOld(version.to_owned()));
-    }
+    (parts.next().unwrap_or(0), parts.next().unwrap_or(0)) < (6, 2)
 }
 
 /// What is stored is only looked at: a check must not be what settles a deployment's number of partitions.
@@ -241,4 +242,18 @@ async fn run(wire: &mut Wire, call: &Call) -> Result<Words, RedisError> {
 async fn ask(wire: &mut Wire, bytes: &[u8]) -> Result<Words, RedisError> {
     wire.send(bytes).await?;
     wire.answer().await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn redis_is_new_enough_from_6_2_on() {
+        for (version, too_old) in
+            [("6.0.16", true), ("5.9.9", true), ("6.2.0", false), ("7.2.4", false), ("10.0", false)]
+        {
+            assert_eq!(is_too_old(version), too_old, "{version}");
+        }
+    }
 }
