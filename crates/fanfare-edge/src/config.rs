@@ -125,3 +125,18 @@ impl Default for EdgeConfig {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_has_a_limit_by_itself_only_where_proxies_are_trusted() {
+        let limit = |connections_per_address_max, networks: &[&str]| {
+            let trusted_proxies = TrustedProxies::of(networks).expect("networks");
+            EdgeConfig { connections_per_address_max, trusted_proxies, ..EdgeConfig::default() }.address_max()
+        };
+        assert_eq!((limit(AddressLimit::Auto, &[]), limit(AddressLimit::Auto, &["10.0.0.0/8"])), (None, Some(200)));
+        assert_eq!((limit(AddressLimit::Off, &["10.0.0.0/8"]), limit(AddressLimit::Max(5), &[])), (None, Some(5)));
+    }
+}

@@ -66,6 +66,17 @@ async fn without_a_good_token_only_what_is_open_to_all_is_open() {
 }
 
 #[tokio::test]
+async fn who_would_follow_nothing_is_told_so() {
+    let edge = guarded().await;
+    let mut nothing = edge.subscribe("/events").await;
+    assert!(nothing.head.starts_with("HTTP/1.1 400"), "{}", nothing.head);
+    let problem = nothing.text_until("}").await;
+    assert!(problem.contains("there is nothing to follow") && problem.contains("/events?channel="), "{problem}");
+    edge.subscribe("/events?channel=public:news").await.expect("connected").await;
+    edge.stop().await;
+}
+
+#[tokio::test]
 async fn a_cursor_grants_nothing() {
     let edge = guarded().await;
     let header = format!("Authorization: Bearer {}\r\n", token("42", &["a"], Duration::from_secs(60)));

@@ -42,8 +42,20 @@ async fn an_edge_that_is_full_says_so() {
     let mut browser = Subscriber::get(edge.address, "/events/c", "Accept: text/event-stream\r\n").await;
     assert_eq!(browser.expect("closing").await.data, r#"{"reason":"limit"}"#);
     assert_eq!(edge.metric("fanfare_connections_refused_total"), 1.0);
+    assert_eq!(edge.metric("fanfare_connections_limit"), 1.0);
     edge.publish("c", None, "the first goes on").await;
     assert_eq!(first.data().await, "the first goes on");
+    edge.stop().await;
+}
+
+#[tokio::test]
+async fn without_a_limit_of_its_own_an_edge_takes_what_the_file_limit_allows() {
+    let limits = std::fs::read_to_string("/proc/self/limits").expect("a process has limits");
+    let files = limits.lines().find_map(|line| line.strip_prefix("Max open files")).expect("of files, too");
+    let files: f64 = files.split_whitespace().next().and_then(|soft| soft.parse().ok()).expect("a number");
+    let edge = TestEdge::start().await;
+    let limit = edge.metric("fanfare_connections_limit");
+    assert!(limit > files / 2.0 && limit < files, "{limit} connections of {files} files");
     edge.stop().await;
 }
 

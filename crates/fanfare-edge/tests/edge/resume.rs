@@ -60,10 +60,36 @@ async fn the_id_works_in_the_query_and_in_the_body_and_the_header_wins() {
         subscriber.expect("connected").await;
         assert_eq!(subscriber.data().await, "two");
     }
+    let body = format!(r#"{{"channels":["c"],"lastEventId":"{first}@c"}}"#);
+    let mut subscriber = Subscriber::post(edge.address, &body).await;
+    subscriber.expect("connected").await;
+    assert_eq!(subscriber.data().await, "two");
     let header = format!("Last-Event-ID: {second}\r\n");
     let mut subscriber = Subscriber::get(edge.address, &format!("/events/c?last_event_id={first}"), &header).await;
     subscriber.expect("connected").await;
     assert_eq!(subscriber.data().await, "three");
+    edge.stop().await;
+}
+
+#[tokio::test]
+async fn who_resumes_gets_its_own_cursor_back_and_no_replay_beside_what_it_missed() {
+    let edge = TestEdge::start().await;
+    edge.publish("c", None, "zero").await;
+    let first = edge.publish("c", None, "one").await;
+    edge.publish("c", None, "two").await;
+    let mut back = edge.subscribe(&format!("/events/c?replay=10&last_event_id={first}@c")).await;
+    let connected = back.expect("connected").await;
+    assert_eq!((&*connected.id, connected.data.contains(r#""resumed":true"#)), (&*first.to_string(), true));
+    assert_eq!(back.data().await, "two");
+
+    // A fresh one has a cursor too, from which nothing is missed that came after.
+    let mut fresh = edge.subscribe("/events/c").await;
+    let begin = fresh.expect("connected").await.id;
+    drop(fresh.reset());
+    edge.publish("c", None, "three").await;
+    let mut back = edge.subscribe(&format!("/events/c?last_event_id={begin}")).await;
+    back.expect("connected").await;
+    assert_eq!(back.data().await, "three");
     edge.stop().await;
 }
 
@@ -113,6 +139,20 @@ async fn a_cursor_that_is_none_of_ours_is_told_a_gap_and_goes_on_from_now() {
         }
         edge.stop().await;
     }
+}
+
+#[tokio::test]
+async fn those_who_are_told_a_gap_together_do_not_refetch_together() {
+    let edge = TestEdge::start().await;
+    let mut pauses = std::collections::BTreeSet::new();
+    for _ in 0..10 {
+        let mut subscriber = edge.subscribe("/events/a?last_event_id=zzzzzzzz-1795229237926600").await;
+        subscriber.expect("connected").await;
+        let gap: serde_json::Value = serde_json::from_str(&subscriber.expect("gap").await.data).expect("JSON");
+        pauses.insert(gap["retryInMs"].as_u64().expect("a pause"));
+    }
+    assert!(pauses.len() > 1, "{pauses:?}");
+    edge.stop().await;
 }
 
 #[tokio::test]

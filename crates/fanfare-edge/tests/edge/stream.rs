@@ -42,6 +42,19 @@ async fn the_head_is_what_proxies_and_browsers_need() {
     ] {
         assert!(subscriber.head.contains(line), "{line:?} is in {}", subscriber.head);
     }
+    let mut pauses = std::collections::BTreeSet::new();
+    let mut ids = std::collections::BTreeSet::new();
+    for _ in 0..10 {
+        let mut subscriber = edge.subscribe("/events").await;
+        let text = subscriber.text_until("event: connected").await;
+        assert!(text.starts_with("retry: "), "{text}");
+        subscriber.expect("connected").await;
+        pauses.insert(subscriber.decoder.retry().expect("a pause").as_millis());
+        let id = subscriber.head.lines().find_map(|line| line.strip_prefix("x-request-id: "));
+        ids.insert(id.expect("one is made where none came").to_owned());
+    }
+    assert!(pauses.len() > 1 && pauses.iter().all(|pause| (1_000..=3_000).contains(pause)), "{pauses:?}");
+    assert_eq!(ids.len(), 10);
     edge.stop().await;
 }
 
@@ -59,16 +72,17 @@ async fn one_channel_in_the_path_is_exactly_that() {
 #[tokio::test]
 async fn post_takes_channels_in_the_body() {
     let edge = TestEdge::start().await;
-    let body = r#"{"channels":["server:7"],"types":["server:*"],"replay":0}"#;
-    let request = format!(
-        "POST /events HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
-        body.len()
-    );
-    let mut subscriber = Subscriber::request(edge.address, &request).await;
-    subscriber.expect("connected").await;
+    for n in 0..3 {
+        edge.publish("server:7", Some("server:online"), &n.to_string()).await;
+    }
+    let body = r#"{"channels":["server:7","other"],"types":["server:*"],"replay":2}"#;
+    let mut subscriber = Subscriber::post(edge.address, body).await;
+    assert!(subscriber.expect("connected").await.data.contains(r#""channels":["broadcast","server:7","other"]"#));
     edge.publish("server:7", Some("metrics:cpu"), "filtered").await;
-    edge.publish("server:7", Some("server:online"), "wanted").await;
-    assert_eq!(subscriber.data().await, "wanted");
+    edge.publish("other", Some("server:online"), "wanted").await;
+    for heard in ["1", "2", "wanted"] {
+        assert_eq!(subscriber.data().await, heard);
+    }
     edge.stop().await;
 }
 
@@ -124,6 +138,59 @@ async fn heartbeat_events_come_every_interval_where_asked_for() {
         assert!(subscriber.expect("heartbeat").await.data.starts_with(r#"{"timestamp":"#));
     }
     edge.stop().await;
+}
+
+#[tokio::test]
+async fn a_busy_stream_gets_heartbeat_events_all_the_same_and_no_comments() {
+    let heartbeat_interval = std::time::Duration::from_millis(200);
+    let edge = TestEdge::with(1, EdgeConfig { heartbeat_interval, ..EdgeConfig::default() }).await;
+    let mut watched = edge.subscribe("/events/c?heartbeat=event").await;
+    let mut plain = edge.subscribe("/events/c").await;
+    watched.expect("connected").await;
+    plain.expect("connected").await;
+    let (mut published, mut beats) = (0_u32, 0);
+    while beats < 5 {
+        published += 1;
+        edge.publish("c", None, &format!("event {published}.")).await;
+        loop {
+            match watched.next().await.expect("an event") {
+                message if message.event == "heartbeat" => beats += 1,
+                message => break assert_eq!(message.data, format!("event {published}.")),
+            }
+        }
+        // All that it was sent, with comments, which its decoder would pass over.
+        let heard = plain.text_until(&format!("event {published}.")).await;
+        assert!(!heard.contains(": heartbeat"), "its events are signs of life enough: {heard}");
+        assert_eq!(plain.data().await, format!("event {published}."));
+    }
+    edge.stop().await;
+}
+
+#[tokio::test]
+async fn an_event_has_one_name_whoever_hears_it_and_says_its_channel() {
+    let name = |id: &str| id.split([',', ';', '~', '!', '@']).next().unwrap_or_default().to_owned();
+    for partitions in [1, 8] {
+        let edge = TestEdge::with(partitions, EdgeConfig::default()).await;
+        let mut subscribers = Vec::new();
+        for channels in ["a", "a,b", "c,a,b,d"] {
+            let mut subscriber = edge.subscribe(&format!("/events?channels={channels}")).await;
+            subscriber.expect("connected").await;
+            subscribers.push(subscriber);
+        }
+        let of = edge.backbone.partitions();
+        let mut seen = std::collections::BTreeSet::new();
+        for n in 0..5 {
+            let point = edge.publish("a", None, &n.to_string()).await;
+            let partition = of.of(&fanfare_protocol::Channel::parse("a").expect("valid"));
+            let told = fanfare_backbone::event_id(of, partition, point);
+            for subscriber in &mut subscribers {
+                let heard = subscriber.next().await.expect("an event");
+                assert_eq!((name(&heard.id), heard.id.rsplit_once('@').map(|id| id.1)), (told.clone(), Some("a")));
+            }
+            assert!(seen.insert(told), "no two events share a name");
+        }
+        edge.stop().await;
+    }
 }
 
 #[tokio::test]
@@ -205,5 +272,66 @@ async fn every_metric_that_dashboards_lean_on_is_there_from_the_start() {
     }
     assert_eq!(edge.metric("fanfare_deliveries_total"), 1.0);
     assert_eq!(edge.metric("fanfare_connections"), 1.0);
+    edge.stop().await;
+}
+
+#[tokio::test]
+async fn what_happens_on_an_edge_is_counted() {
+    let edge = TestEdge::with(1, EdgeConfig { connections_max: Some(77), ..EdgeConfig::default() }).await;
+    let mut subscriber = edge.subscribe("/events?channels=a,b").await;
+    subscriber.expect("connected").await;
+    for channel in ["a", "b", "unheard"] {
+        edge.publish(channel, None, "counted").await;
+    }
+    subscriber.data().await;
+    subscriber.data().await;
+    let id = subscriber.reset();
+    while edge.metric("fanfare_connections") > 0.0 {
+        tokio::task::yield_now().await;
+    }
+    edge.publish("a", None, "missed").await;
+    let mut back = edge.subscribe(&format!("/events?channels=a,b&last_event_id={id}")).await;
+    back.expect("connected").await;
+    assert_eq!(back.data().await, "missed");
+    edge.subscribe("/events/a?last_event_id=nonsense").await.text_until("event: gap").await;
+    for (metric, value) in [
+        ("fanfare_connections_limit", 77.0),
+        ("fanfare_connections_opened_total", 3.0),
+        ("fanfare_events_received_total", 3.0),
+        ("fanfare_deliveries_total", 3.0),
+        ("fanfare_delivery_seconds", 2.0),
+        ("fanfare_replayed_events_total", 1.0),
+        ("fanfare_gaps_total", 1.0),
+        ("fanfare_backlog_bytes", 0.0),
+        ("fanfare_backbone_up", 1.0),
+        ("fanfare_backbone_resyncs_total", 0.0),
+        ("fanfare_subscriptions", 5.0), // With the two that edges talk over.
+    ] {
+        assert_eq!(edge.metric(metric), value, "{metric}");
+    }
+    while edge.metric("fanfare_connections_closed_total") < 2.0 {
+        tokio::task::yield_now().await;
+    }
+    edge.stop().await;
+}
+
+#[tokio::test]
+async fn why_connections_end_and_are_refused_is_counted_by_reason() {
+    let edge = TestEdge::with(1, EdgeConfig { connections_max: Some(1), ..EdgeConfig::default() }).await;
+    let mut subscriber = edge.subscribe("/events/c").await;
+    subscriber.expect("connected").await;
+    edge.subscribe("/events/c").await;
+    assert_eq!(edge.metric_of("fanfare_connections_refused_total", "limit"), 1.0);
+    subscriber.reset();
+    while edge.metric_of("fanfare_connections_closed_total", "client-left") < 1.0 {
+        tokio::task::yield_now().await;
+    }
+    let mut subscriber = edge.subscribe("/events/c").await;
+    subscriber.expect("connected").await;
+    edge.edge.drain(std::time::Duration::ZERO).await;
+    assert_eq!(edge.metric_of("fanfare_connections_closed_total", "draining"), 1.0);
+    edge.subscribe("/events/c").await;
+    assert_eq!(edge.metric_of("fanfare_connections_refused_total", "draining"), 1.0);
+    assert_eq!(edge.metric("fanfare_connections_closed_total"), 2.0);
     edge.stop().await;
 }

@@ -93,11 +93,20 @@ impl TestEdge {
         timeout(PATIENCE, self.tasks.wait()).await.expect("every task ends when it is told to");
     }
 
-    /// A metric's value, summed over its labels.
+    /// A metric's value, summed over its labels; of a histogram, how often it was observed.
     pub(crate) fn metric(&self, name: &str) -> f64 {
         let families = self.metrics.gather();
         let family = families.iter().find(|family| family.name() == name).expect(name);
-        family.get_metric().iter().map(|m| m.get_counter().get_value() + m.get_gauge().get_value()).sum()
+        let observed = |m: &prometheus::proto::Metric| m.get_histogram().get_sample_count() as f64;
+        family.get_metric().iter().map(|m| m.get_counter().get_value() + m.get_gauge().get_value() + observed(m)).sum()
+    }
+
+    /// The value of a counter for one reason.
+    pub(crate) fn metric_of(&self, name: &str, reason: &str) -> f64 {
+        let families = self.metrics.gather();
+        let family = families.iter().find(|family| family.name() == name).expect(name);
+        let of_reason = |metric: &&prometheus::proto::Metric| metric.get_label()[0].value() == reason;
+        family.get_metric().iter().find(of_reason).expect(reason).get_counter().get_value()
     }
 }
 
@@ -142,6 +151,12 @@ pub(crate) struct Subscriber {
 impl Subscriber {
     pub(crate) async fn get(address: std::net::SocketAddr, target: &str, headers: &str) -> Self {
         Self::request(address, &format!("GET {target} HTTP/1.1\r\nHost: test\r\n{headers}\r\n")).await
+    }
+
+    /// Subscribes with a body.
+    pub(crate) async fn post(address: std::net::SocketAddr, body: &str) -> Self {
+        let head = "POST /events HTTP/1.1\r\nHost: test\r\nContent-Type: application/json\r\nContent-Length: ";
+        Self::request(address, &format!("{head}{}\r\n\r\n{body}", body.len())).await
     }
 
     pub(crate) async fn request(address: std::net::SocketAddr, request: &str) -> Self {
