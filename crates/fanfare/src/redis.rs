@@ -127,6 +127,15 @@ mod tests {
     use fanfare_backbone::RedisError;
 
     #[test]
+    fn a_publisher_is_unready_after_10_seconds_without_redis() {
+        let unready = |seconds| {
+            let heard = Instant::now().checked_sub(Duration::from_secs(seconds)).expect("the machine runs longer");
+            Pulse { heard: Mutex::new(heard) }.lost_for().is_some()
+        };
+        assert!(!unready(0) && !unready(8) && unready(10));
+    }
+
+    #[test]
     fn only_what_can_never_work_keeps_a_service_from_starting() {
         let finding = |error, weight| Finding { error, weight };
         let away = finding(RedisError::Loading, Weight::Passing);

@@ -2,9 +2,12 @@
 
 mod support;
 
+use std::time::Duration;
+
 use fanfare_testkit::{Publisher, Subscribe};
 use serde_json::json;
-use support::{Dev, run, stderr, stdout};
+use support::{Dev, PATIENCE, run, stderr, stdout};
+use tokio::time::timeout;
 
 #[test]
 fn it_prints_where_it_is_and_commands_that_work() {
@@ -34,6 +37,54 @@ async fn a_back_end_that_mints_tokens_and_a_front_end_that_shows_them_work_here_
     let mut page = Subscribe::new(dev.address, &path).header("Authorization", &bearer).open().await;
     assert_eq!(page.expect_connected().await["channels"], json!(["user:42", "broadcast", "lobby"]));
     assert!(page.next_data().await.contains("in between"));
+}
+
+#[tokio::test]
+async fn the_id_of_a_publish_is_a_cursor_for_streams_and_histories() {
+    for partitions in ["1", "8"] {
+        let dev = Dev::start_at("127.0.0.1:0", &[], &[("FANFARE_REDIS_PARTITIONS", partitions)]);
+        let mut backend = Publisher::new(dev.address);
+        backend.publish("a", "before").await.id();
+        let id = backend.publish("a", "published").await.id();
+        backend.publish("a", "after").await.id();
+        let history = backend.get(&format!("/channels/a/history?after={id}")).await.json();
+        assert_eq!(
+            (&history["events"][0]["data"], history["events"].as_array().map(Vec::len)),
+            (&json!("after"), Some(1))
+        );
+        let mut stream = Subscribe::new(dev.address, &format!("/events/a?lastEventId={id}")).open().await;
+        assert_eq!(stream.expect_connected().await["resumed"], true);
+        assert_eq!(stream.next_data().await, "after");
+    }
+}
+
+#[tokio::test]
+async fn what_is_kept_is_what_is_set() {
+    let settings = [("FANFARE_HISTORY_SIZE", "2"), ("FANFARE_HISTORY_AGE", "1s"), ("FANFARE_IDEMPOTENCY_WINDOW", "1s")];
+    let dev = Dev::start_at("127.0.0.1:0", &[], &settings);
+    let mut backend = Publisher::new(dev.address);
+    let event = json!({"channel": "once", "data": "x", "idempotencyKey": "k"});
+    let first = backend.post("/publish", &event).await.id();
+    let published_anew = async {
+        while backend.post("/publish", &event).await.id() == first {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    timeout(PATIENCE, published_anew).await.expect("its window ends");
+    for data in ["one", "two", "three"] {
+        backend.publish("a", data).await.id();
+    }
+    let mut kept = async || {
+        let history = backend.get("/channels/a/history").await.json();
+        history["events"].as_array().expect("events").len()
+    };
+    assert!(kept().await <= 2);
+    let forgotten = async {
+        while kept().await > 0 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    };
+    timeout(PATIENCE, forgotten).await.expect("they get too old");
 }
 
 #[test]

@@ -2,11 +2,13 @@
 
 mod support;
 
+use std::process::{Command, Stdio};
+
 use fanfare_testkit::Publisher;
 use serde_json::Value;
-use support::Dev;
 use support::redis::Redis;
 use support::role::{KEY, Role, token};
+use support::{Dev, Process};
 
 /// Metrics of an edge, with their labels.
 const EDGE: [(&str, Option<&str>); 16] = [
@@ -57,6 +59,23 @@ async fn every_metric_that_dashboards_lean_on_is_there_from_the_start_on_the_rol
     let (edge, publisher) = (Role::start("edge", &redis.url()), Role::start("publish", &redis.url()));
     has(edge.admin, &EDGE).await;
     has(publisher.admin, &PUBLISH).await;
+}
+
+#[test]
+fn log_lines_are_text_on_a_terminal_and_json_elsewhere() {
+    let mut elsewhere = Dev::start(&[]).process;
+    elsewhere.signal("TERM");
+    let line = elsewhere.err.find("draining");
+    assert!(serde_json::from_str::<Value>(&line).is_ok(), "{line}");
+
+    // `script` runs a command on a terminal of its own.
+    let command = format!("{} dev --listen 127.0.0.1:0", env!("CARGO_BIN_EXE_fanfare"));
+    let mut script = Command::new("script");
+    script.args(["--quiet", "--return", "--command", &command, "/dev/null"]);
+    let mut terminal = Process::start(script.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()));
+    let line = terminal.out.find("listening");
+    assert!(!line.contains('{') && line.contains("INFO"), "{line}");
+    terminal.signal("TERM");
 }
 
 #[tokio::test]

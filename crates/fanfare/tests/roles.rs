@@ -6,7 +6,7 @@ use fanfare_testkit::{Publisher, Subscribe};
 use serde_json::json;
 use support::redis::{Redis, free_port};
 use support::role::{KEY, Role, SCOPED_KEY, credentials, token};
-use support::{Dev, fanfare, run, stderr, stdout};
+use support::{Dev, Process, fanfare, run, stderr, stdout};
 
 #[tokio::test]
 async fn a_publish_reaches_clients_on_every_edge_and_one_that_is_cut_off_resumes_on_another() {
@@ -43,6 +43,12 @@ async fn a_publish_reaches_clients_on_every_edge_and_one_that_is_cut_off_resumes
         // Nothing came twice: what is next is what is published next.
         backend.publish("server:7", "six").await.id();
         assert_eq!((moving.next_data().await, staying.next_data().await), ("six".to_owned(), "six".to_owned()));
+
+        let prefixed = format!("{partitions}:");
+        let (keys, names) = (redis.command(&["KEYS", "*"]), redis.command(&["PUBSUB", "CHANNELS"]));
+        assert!(keys.lines().any(|key| key.starts_with(&prefixed)), "{keys}");
+        assert!(keys.lines().all(|key| key.starts_with("1:") || key.starts_with(&prefixed)), "{keys}");
+        assert!(names.contains("c:server:7") && names.lines().all(|name| name.starts_with(&prefixed)), "{names}");
 
         let leaving = first.subscribe("/events", &token).connected().await;
         for role in [&mut first, &mut publisher] {
@@ -141,6 +147,36 @@ async fn who_has_no_right_to_it_is_refused_over_the_wire() {
     }
     let healthy = fanfare(&["health"]).env("FANFARE_ADMIN_LISTEN", edge.admin.to_string()).output().expect("it runs");
     assert_eq!(stdout(&healthy), "healthy\n", "{}", stderr(&healthy));
+}
+
+#[tokio::test]
+async fn the_tools_work_with_a_key_and_a_token_as_flags_or_variables() {
+    let Some(redis) = Redis::start(&[]) else { return };
+    let (edge, publisher) = (Role::start("edge", &redis.url()), Role::start("publish", &redis.url()));
+    let token = token(&["--user", "42", "--channel", "server:*"]);
+    let url = edge.url();
+    let mut tails = [
+        Process::start(fanfare(&["tail", "server:7", "--url", &url, "--token", &token]).arg("--json")),
+        Process::start(fanfare(&["tail", "server:7"]).envs([("FANFARE_URL", &url), ("FANFARE_TOKEN", &token)])),
+    ];
+    tails.iter_mut().for_each(|tail| drop(tail.err.find("connected")));
+    let sent = [
+        run(&["send", "server:7", "by flags", "--url", &publisher.url(), "--key", KEY]),
+        fanfare(&["send", "--user", "42", "by variables"])
+            .envs([("FANFARE_URL", &*publisher.url()), ("FANFARE_KEY", KEY)])
+            .output()
+            .expect("it runs"),
+    ];
+    for (sent, data) in sent.iter().zip(["by flags", "by variables"]) {
+        assert!(sent.status.success(), "{}", stderr(sent));
+        tails.iter_mut().for_each(|tail| drop(tail.out.find(data)));
+    }
+    let locked_out = run(&["send", "server:7", "x", "--url", &publisher.url()]);
+    assert_eq!(locked_out.status.code(), Some(1));
+    assert!(stderr(&locked_out).contains("key"), "{}", stderr(&locked_out));
+    for tool in ["send", "tail"] {
+        assert!(stdout(&run(&[tool, "--help"])).contains("[default: http://127.0.0.1:8080]"), "{tool}");
+    }
 }
 
 #[test]

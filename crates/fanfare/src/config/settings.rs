@@ -614,6 +614,54 @@ mod tests {
     }
 
     #[test]
+    fn the_defaults_are_those_that_users_were_told() {
+        let shown = |role, variable: &str| {
+            let setting = SETTINGS.iter().find(|setting| setting.variable == variable).expect(variable);
+            (setting.get)(&Config::default_for(role))
+        };
+        for (variable, default) in [
+            ("FANFARE_EDGE_LISTEN", "0.0.0.0:8080"),
+            ("FANFARE_PUBLISH_LISTEN", "0.0.0.0:8081"),
+            ("FANFARE_ADMIN_LISTEN", "0.0.0.0:9091"),
+            ("FANFARE_REDIS_URL", NONE),
+            ("FANFARE_REDIS_USERNAME", NONE),
+            ("FANFARE_REDIS_PASSWORD", NONE),
+            ("FANFARE_REDIS_PREFIX", "fanfare"),
+            ("FANFARE_REDIS_PARTITIONS", "1"),
+            ("FANFARE_REDIS_MIN_REPLICAS", "0"),
+            ("FANFARE_ADMIN_KEY", NONE),
+            ("FANFARE_AUTH_SECRET", NONE),
+            ("FANFARE_AUTH_GRANTS", NONE),
+            ("FANFARE_AUTH_COOKIE", "fanfare_token"),
+            ("FANFARE_AUTH_QUERY_TOKEN", "false"),
+            ("FANFARE_PUBLISH_KEYS", NONE),
+            ("FANFARE_ANONYMOUS_CHANNELS", NONE),
+            ("FANFARE_CORS_ORIGINS", NONE),
+            ("FANFARE_TRUSTED_PROXIES", NONE),
+            ("FANFARE_MAX_CONNECTIONS", AUTO),
+            ("FANFARE_MAX_CONNECTIONS_PER_USER", "20"),
+            ("FANFARE_MAX_CONNECTIONS_PER_USER_ACTION", "reject"),
+            ("FANFARE_MAX_CONNECTIONS_PER_ADDRESS", AUTO),
+            ("FANFARE_MAX_PAYLOAD", "64KiB"),
+            ("FANFARE_MAX_CHANNELS", "100"),
+            ("FANFARE_HISTORY_SIZE", "100"),
+            ("FANFARE_HISTORY_AGE", "5m"),
+            ("FANFARE_IDEMPOTENCY_WINDOW", "5m"),
+            ("FANFARE_HEARTBEAT_INTERVAL", "15s"),
+            ("FANFARE_IDLE_TIMEOUT", OFF),
+            ("FANFARE_MAX_AGE", OFF),
+            ("FANFARE_DRAIN_DELAY", "5s"),
+            ("FANFARE_DRAIN_TIMEOUT", "20s"),
+        ] {
+            assert_eq!(shown(Role::Service, variable), default, "{variable}");
+        }
+        assert_eq!(shown(Role::Dev, "FANFARE_EDGE_LISTEN"), "127.0.0.1:8080", "there are no tokens");
+        let edge = Config::default_for(Role::Service).edge;
+        assert_eq!((edge.join_timeout.as_secs(), edge.refusal_pause.start().as_secs()), (30, 15));
+        assert_eq!(edge.refusal_pause.end().as_secs(), 60);
+    }
+
+    #[test]
     fn limits_and_networks_are_taken_as_people_write_them() {
         let mut config = Config::default_for(Role::Service);
         for (variable, text, shown) in [
@@ -649,6 +697,18 @@ mod tests {
                 let mut config = Config::default_for(Role::Dev);
                 assert!((setting.set)(&mut config, nonsense).is_err(), "{} = {nonsense:?}", setting.variable);
             }
+        }
+    }
+
+    #[test]
+    fn a_prefix_has_no_braces_and_partitions_are_1_to_64() {
+        let takes = |variable: &str, value: &str| {
+            let setting = SETTINGS.iter().find(|setting| setting.variable == variable).expect(variable);
+            (setting.set)(&mut Config::default_for(Role::Service), value).is_ok()
+        };
+        assert!(takes("FANFARE_REDIS_PREFIX", "app:live") && takes("FANFARE_REDIS_PARTITIONS", "64"));
+        for (variable, value) in [("PREFIX", "a{b"), ("PREFIX", "a}b"), ("PARTITIONS", "0"), ("PARTITIONS", "65")] {
+            assert!(!takes(&format!("FANFARE_REDIS_{variable}"), value), "{variable} {value}");
         }
     }
 

@@ -206,6 +206,17 @@ mod tests {
     }
 
     #[test]
+    fn flags_go_over_variables() {
+        let environment = [("FANFARE_EDGE_LISTEN", "127.0.0.1:1"), ("FANFARE_ADMIN_LISTEN", "127.0.0.1:2")];
+        let environment = environment.map(|(name, value)| (name.into(), value.into())).to_vec();
+        let inputs = Inputs { environment, ..Inputs::default() };
+        let inputs = inputs.flag("--listen", "edge.listen", Some("127.0.0.1:3".to_owned()));
+        let inputs = inputs.flag("--admin-listen", "admin.listen", None);
+        let (config, _) = read(Config::default_for(Role::Service), &inputs).expect("no mistakes");
+        assert_eq!((config.listen.port(), config.admin_listen.port()), (3, 2));
+    }
+
+    #[test]
     fn what_kubernetes_and_the_tools_set_is_left_alone() {
         let (config, _) = from_environment(&[
             ("FANFARE_EDGE_PORT", "tcp://10.0.0.1:80"),
