@@ -5,7 +5,7 @@ mod support;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use fanfare_testkit::{FaultProxy, Message, Subscribe, Subscriber};
 use serde_json::{Value, json};
@@ -13,6 +13,7 @@ use support::redis::{Redis, free_port};
 use support::role::{KEY, Role, token};
 use support::{Dev, PATIENCE, Process};
 
+const JSON: [(&str, &str); 1] = [("Content-Type", "application/json")];
 const HEADER_SECRET: &str = "a-secret-of-fanfare-and-the-backend";
 
 /// An edge with calls, a publish API, the Redis between them, and the backend.
@@ -350,6 +351,37 @@ async fn an_edge_that_goes_away_and_a_token_that_ends_are_told_as_errors() {
     assert!(data["error"]["hint"].as_str().expect("a hint").contains("Idempotency-Key"), "{data}");
     stage.hears("hung_up");
     assert_eq!(stage.edge.process.wait().code(), Some(0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_call_outlives_its_token_where_that_is_renewed_and_ends_where_its_user_is_disconnected() {
+    let Some(mut stage) = Stage::start() else { return };
+    let begin = Instant::now();
+    let brief = token(&["--user", "42", "--ttl", "3s"]);
+    let mut stream = stage.edge.subscribe("/sse", &brief).post(&body("waits", json!({}))).open().await;
+    let client = stream.expect_connected().await["clientId"].as_str().expect("a client id").to_owned();
+    let lasting = token(&["--user", "42"]);
+    let mut patch = stage.edge.publisher(&brief);
+    let renewed =
+        patch.request("PATCH", &format!("/events/{client}"), &JSON, json!({ "token": lasting }).to_string()).await;
+    assert_eq!(renewed.status, 200, "{}", renewed.text());
+    while begin.elapsed() < Duration::from_secs(5) {
+        stream.next().await; // A heartbeat: the first token ends meanwhile.
+    }
+    stage.backend.write_line("go on");
+    let messages = rest(&mut stream).await;
+    assert_eq!(types(&messages).last(), Some(&"result"), "{messages:?}");
+
+    let mut stream = stage.call_at("/sse", "never", json!({})).connected().await;
+    let mut backend = stage.publisher.publisher(KEY);
+    let closed = backend.request("DELETE", "/users/42/connections", &JSON, r#"{"blockSeconds":60}"#).await;
+    assert_eq!(closed.status, 200, "{}", closed.text());
+    let messages = rest(&mut stream).await;
+    assert!(types(&messages) == ["error"] && messages[0].data.contains("AUTHENTICATION_FAILED"), "{messages:?}");
+    stage.hears("hung_up");
+    let mut refused = stage.edge.subscribe("/sse", &lasting).post(&body("now", json!({}))).open().await;
+    let told = refused.body().await;
+    assert!(refused.status() == 401 && told.contains("disconnected"), "{told}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -25,7 +25,10 @@ impl Shard {
         }
         let before = &connection.channels;
         let unsubscribe: HashSet<_> = unsubscribe.into_iter().collect();
-        let opens = |channel: &Channel| renewal.as_ref().is_none_or(|renewal| renewal.reach.opens(channel));
+        // No token opens the channel of a call, which is this connection's alone.
+        let opens = |channel: &Channel| {
+            channel.is_internal() || renewal.as_ref().is_none_or(|renewal| renewal.reach.opens(channel))
+        };
         let kept = before.iter().filter(|channel| !unsubscribe.contains(channel) && opens(channel)).cloned();
         let mut known = HashSet::new();
         let now: Vec<_> = kept.chain(subscribe).filter(|channel| known.insert(channel.clone())).collect();
