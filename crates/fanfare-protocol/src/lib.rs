@@ -14,6 +14,7 @@ mod machine;
 mod namespace;
 mod partition;
 mod pattern;
+mod poll;
 mod position;
 mod rules;
 #[cfg(test)]
@@ -36,6 +37,7 @@ pub use machine::{ConnectionKey, Gap, GapReason, Id, Machine, MachineLimits, Out
 pub use namespace::ByNamespace;
 pub use partition::{PARTITIONS_MAX, Partition, Partitions};
 pub use pattern::{DEFAULT_TYPE, Pattern, PatternError, TypePattern, TypePatternError};
+pub use poll::{POLL_BYTES_MAX, POLL_EVENTS_MAX, Poll};
 pub use position::{Epoch, Point, Position};
 pub use rules::Rule;
 pub use store::{Caller, Identity, Marker, Page, PageLimit, Published, Retention, Store};

@@ -50,6 +50,8 @@ pub enum Rule {
     CutAtMarker,
     ReadEpoch,
     AckReplica,
+    PollFull,
+    PollGaps,
     BackstopPrev,
     BackstopLast,
     BackstopGapFirst,

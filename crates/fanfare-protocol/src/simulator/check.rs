@@ -4,8 +4,12 @@ use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use super::client::{Frame, Kind};
 use super::plan::Shape;
-use super::{Time, World};
+use super::poller::wants;
+use super::{MS, Time, World};
 use crate::{Channel, Cursor, Epoch, Gap, GapReason, Partition, Partitions, Point, Position, SharedEvent};
+
+/// How long one that polls may be without an answer, once all is calm.
+const POLL_PATIENCE: Time = 2_000 * MS;
 
 /// Something that a store took. A message that was taken twice has two.
 #[derive(Debug)]
@@ -31,6 +35,8 @@ pub(super) struct View {
     replay: Option<(Time, u16)>,
     /// It came back with something that it was never given.
     nonsense: bool,
+    /// What it doesn't want, see `poller`.
+    filter: Option<usize>,
     follows: BTreeMap<Channel, Follow>,
     /// It has asked to leave these, and not every PATCH is answered yet.
     leaving: BTreeSet<Channel>,
@@ -86,8 +92,8 @@ impl View {
 }
 
 impl Check {
-    pub(super) fn new_view(&mut self) -> usize {
-        self.views.push(View::default());
+    pub(super) fn new_view(&mut self, filter: Option<usize>) -> usize {
+        self.views.push(View { filter, ..View::default() });
         self.views.len() - 1
     }
 
@@ -220,6 +226,9 @@ impl Check {
     fn is_due(&self, view: &View, index: usize) -> bool {
         let entry = &self.entries[index];
         let Some(follow) = view.follows.get(&entry.channel) else { return false };
+        if !wants(view.filter, index) {
+            return false;
+        }
         if entry.time > follow.since {
             return true;
         }
@@ -333,11 +342,15 @@ impl World {
         }
         for (index, client) in self.clients.iter().enumerate() {
             let view = &self.check.views[client.view];
-            if !client.conn.is_some_and(|conn| view.is_connected(conn)) {
+            let connected = match client.polls {
+                true => client.answered + POLL_PATIENCE > self.now,
+                false => client.conn.is_some_and(|conn| view.is_connected(conn)),
+            };
+            if !connected {
                 return Some(format!("view {}: client {index} is not connected", client.view));
             }
             for (channel, follow) in &view.follows {
-                if self.plan.is_ample() && self.check.replayed_too_few(view, channel, follow) {
+                if self.plan.is_ample() && view.filter.is_none() && self.check.replayed_too_few(view, channel, follow) {
                     let channel = channel.as_str();
                     return Some(format!("view {}: {channel} was replayed less than was asked for", client.view));
                 }

@@ -3,6 +3,7 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use super::plan::Plan;
+use super::poller::Polled;
 use super::{MS, Step, Time, World, tell};
 use crate::rules::{Rule, on};
 use crate::{
@@ -17,6 +18,12 @@ const FAR: u64 = 1_000_000_000;
 pub(super) struct Client {
     url: Vec<Channel>,
     slow: bool,
+    /// It asks for answers instead of streams.
+    pub(super) polls: bool,
+    /// Events that it doesn't want, if it polls: see `poller`.
+    filter: Option<usize>,
+    /// When it was last answered.
+    pub(super) answered: Time,
     pub(super) conn: Option<usize>,
     /// Its own idea of what it got and what it was told. A page that is loaded anew begins with another one.
     pub(super) view: usize,
@@ -28,10 +35,12 @@ pub(super) struct Conn {
     pub(super) client: usize,
     pub(super) view: usize,
     pub(super) edge: usize,
-    life: u32,
-    shard: usize,
-    key: ConnectionKey,
+    pub(super) life: u32,
+    pub(super) shard: usize,
+    pub(super) key: ConnectionKey,
     url: Vec<Channel>,
+    /// None: a stream.
+    pub(super) polled: Option<Polled>,
     /// What the edge has it follow.
     set: BTreeSet<Channel>,
     /// PATCHes that have arrived.
@@ -81,6 +90,8 @@ pub(super) struct Backlogs<'a> {
     pub(super) now: Time,
     /// Connections that got a frame, once for each.
     pub(super) written: Vec<usize>,
+    /// Polls that something happened to.
+    pub(super) polled: Vec<usize>,
     pub(super) cut_off: Vec<usize>,
 }
 
@@ -104,20 +115,48 @@ impl Backlogs<'_> {
     }
 }
 
+impl Backlogs<'_> {
+    /// The poll that a frame goes to, if it is one.
+    fn poll(&mut self, to: ConnectionKey) -> Option<&mut Polled> {
+        let index = self.keys[to as usize].expect("frames go to connections");
+        let polled = self.conns[index].polled.as_mut()?;
+        self.polled.push(index);
+        Some(polled)
+    }
+}
+
 impl Outlet for Backlogs<'_> {
     fn connected(&mut self, to: ConnectionKey, _: bool, id: Id<'_>) {
         let channels = self.conns[self.keys[to as usize].expect("a connection")].set.clone();
+        if let Some(polled) = self.poll(to) {
+            polled.frames.push(Frame { kind: Kind::Connected { channels }, id: text(id, None) });
+            return polled.poll.pass(id);
+        }
         self.frame(to, Kind::Connected { channels }, text(id, None));
     }
 
     fn event(&mut self, to: ConnectionKey, _: Epoch, event: &SharedEvent, _: Replayed, id: Id<'_>) {
         let entry = entry_of(event);
         let (channel, pos) = (event.channel.clone(), event.pos);
+        if let Some(polled) = self.poll(to) {
+            if !polled.wants(entry) {
+                polled.poll.pass(id);
+            } else if polled.poll.take(event.cost(), id) {
+                polled.frames.push(Frame { id: text(id, Some(&channel)), kind: Kind::Event { channel, pos, entry } });
+            }
+            return;
+        }
         let id = text(id, Some(&channel));
         self.frame(to, Kind::Event { channel, pos, entry }, id);
     }
 
     fn gap(&mut self, to: ConnectionKey, gap: &Gap, id: Id<'_>) {
+        if let Some(polled) = self.poll(to) {
+            if polled.poll.take_gap(id) {
+                polled.frames.push(Frame { kind: Kind::Gap(gap.clone()), id: text(id, None) });
+            }
+            return;
+        }
         self.frame(to, Kind::Gap(gap.clone()), text(id, None));
     }
 
@@ -131,7 +170,10 @@ impl Outlet for Backlogs<'_> {
 
     fn is_idle(&self, to: ConnectionKey) -> bool {
         let conn = &self.conns[self.keys[to as usize].expect("a connection")];
-        conn.backlog.len() < if conn.swift { 8 } else { 1 }
+        match &conn.polled {
+            Some(polled) => !polled.poll.is_full(),
+            None => conn.backlog.len() < if conn.swift { 8 } else { 1 },
+        }
     }
 }
 
@@ -160,8 +202,10 @@ impl World {
     pub(super) fn add_client(&mut self) {
         let url = self.some_url();
         let slow = self.chance(self.plan.slow_clients);
-        let view = self.check.new_view();
-        self.clients.push(Client { url, slow, conn: None, view });
+        let polls = self.chance(self.plan.polls);
+        let filter = (polls && self.rng.bool()).then(|| self.rng.usize(1..4));
+        let view = self.check.new_view(filter);
+        self.clients.push(Client { url, slow, polls, filter, answered: 0, conn: None, view });
     }
 
     fn some_url(&mut self) -> Vec<Channel> {
@@ -184,10 +228,10 @@ impl World {
         let anew = !self.calm && self.chance(0.06);
         if anew {
             self.clients[client].url = self.some_url();
-            self.clients[client].view = self.check.new_view();
+            self.clients[client].view = self.check.new_view(self.clients[client].filter);
         }
-        let Client { url, slow, view, .. } = &self.clients[client];
-        let (url, slow, view) = (url.clone(), *slow, *view);
+        let Client { url, slow, polls, filter, view, .. } = &self.clients[client];
+        let (url, slow, polls, filter, view) = (url.clone(), *slow, *polls, *filter, *view);
         let (edge, shard) = (self.rng.usize(..self.edges.len()), self.rng.usize(..self.plan.shards));
         let nonsense = !self.calm && self.chance(self.plan.nonsense);
         if nonsense {
@@ -215,6 +259,9 @@ impl World {
         let swift = !slow && self.rng.bool();
         let conn = self.conns.len();
         let key = self.edges[edge].shards[shard].free_key(conn);
+        // One that polls opens a stream now and then: the cursors of both are the same. A stream has no filter here.
+        let polled = polls && (self.calm || filter.is_some() || self.chance(0.9));
+        let polled = polled.then(|| Polled::new(&start, filter, &self.plan));
         let write_pause = if slow && !self.calm { 30 * MS } else { 2 * MS };
         self.conns.push(Conn {
             client,
@@ -224,6 +271,7 @@ impl World {
             shard,
             key,
             url,
+            polled,
             set: set.clone(),
             patches: 0,
             backlog: VecDeque::new(),
@@ -260,6 +308,10 @@ impl World {
                     self.after(pause, Step::Patch(client));
                 }
             }
+        }
+        if self.conns[conn].polled.is_some() {
+            let timeout = self.poll_timeout();
+            return self.after(timeout, Step::PollEnds(conn));
         }
         let pause = self.below(100 * MS);
         self.after(pause, Step::Heartbeat(conn));
@@ -327,9 +379,12 @@ impl World {
     pub(super) fn receive(&mut self, conn: usize) {
         let frame = self.conns[conn].wire.pop_front().expect("one step a frame");
         let Conn { client, view, .. } = self.conns[conn];
-        if self.clients[client].conn != Some(conn) {
-            return;
+        if self.clients[client].conn == Some(conn) {
+            self.client_receives(client, conn, view, frame);
         }
+    }
+
+    pub(super) fn client_receives(&mut self, client: usize, conn: usize, view: usize, frame: Frame) {
         tell!(self, "client {client} (conn {conn}) receives {:?} id {:?}", frame.kind, frame.id);
         if let Kind::Gap(gap) = &frame.kind {
             *self.stats.gaps.entry(gap.reason.as_str()).or_default() += 1;

@@ -8,7 +8,7 @@ thread_local! {
 }
 
 /// Everything that has a `visited!`.
-const SOURCES: [&str; 8] = [
+const SOURCES: [&str; 9] = [
     include_str!("../store.rs"),
     include_str!("../wishes.rs"),
     include_str!("../feed.rs"),
@@ -17,6 +17,7 @@ const SOURCES: [&str; 8] = [
     include_str!("../machine/join.rs"),
     include_str!("../machine/patch.rs"),
     include_str!("../machine/resync.rs"),
+    include_str!("../poll.rs"),
 ];
 
 /// Counts a visit.

@@ -103,10 +103,18 @@ impl World {
     ) -> T {
         let Self { edges, conns, plan, story, now, .. } = self;
         let at = &mut edges[edge].shards[shard];
-        let mut out =
-            Backlogs { conns, keys: &at.keys, plan, story, now: *now, written: Vec::new(), cut_off: Vec::new() };
+        let mut out = Backlogs {
+            conns,
+            keys: &at.keys,
+            plan,
+            story,
+            now: *now,
+            written: vec![],
+            polled: vec![],
+            cut_off: vec![],
+        };
         let result = work(&mut at.machine, &mut out);
-        let Backlogs { written, cut_off, .. } = out;
+        let Backlogs { written, mut polled, cut_off, .. } = out;
         for conn in written {
             let pause = self.conns[conn].write_pause;
             let pause = self.below(pause);
@@ -118,6 +126,10 @@ impl World {
             self.close_conn(conn);
             let pause = self.below(10 * MS);
             self.after(pause, Step::Leave(conn));
+        }
+        polled.dedup();
+        for conn in polled {
+            self.look_at_poll(conn);
         }
         self.ring(edge, shard);
         result

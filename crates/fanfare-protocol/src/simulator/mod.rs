@@ -19,6 +19,7 @@ mod edge;
 mod faults;
 mod link;
 mod plan;
+mod poller;
 mod primary;
 mod publisher;
 mod rules; // What each rule is for.
@@ -97,6 +98,10 @@ enum Step {
         patch: usize,
     },
     Heartbeat(usize),
+    /// A poll is answered, whatever it has …
+    PollEnds(usize),
+    /// … and the answer arrives.
+    Answer(usize),
     Publish {
         message: usize,
         attempt: u32,
@@ -256,6 +261,8 @@ impl World {
             Step::Patch(client) => self.patch(client),
             Step::PatchArrives { conn, patch } => self.patch_arrives(conn, patch),
             Step::Heartbeat(conn) => self.heartbeat(conn),
+            Step::PollEnds(conn) => self.poll_ends(conn),
+            Step::Answer(conn) => self.answer_arrives(conn),
             Step::Publish { message, attempt } => self.publish(message, attempt),
             Step::PublishArrives { message, attempt, partition, server } => {
                 self.publish_arrives(message, attempt, partition, server);

@@ -66,6 +66,11 @@ pub(super) struct Plan {
     pub(super) patches: f64,
     pub(super) nonsense: f64,
     pub(super) replay: f64,
+    /// How many clients poll, how long they wait at most, and what an answer holds.
+    pub(super) polls: f64,
+    pub(super) poll_timeout: Time,
+    pub(super) poll_events_max: usize,
+    pub(super) poll_bytes_max: usize,
     /// Whether the first history was begun by someone else, as after a restore.
     pub(super) first_history: bool,
 }
@@ -150,6 +155,10 @@ impl Plan {
             nonsense: if ample { 0.0 } else { 0.03 },
             replay: 0.3,
             first_history: rng.bool(),
+            polls: 0.4,
+            poll_timeout: rng.u64(100..500) * MS,
+            poll_events_max: if rng.bool() { rng.usize(1..6) } else { 500 },
+            poll_bytes_max: if rng.bool() { rng.usize(1..1_000) } else { 1 << 20 },
         }
     }
 

@@ -15,8 +15,8 @@ const SEEDS_MAX: u64 = 12_000;
 /// In this order: most rules are for bad weather.
 const SHAPES: [Shape; 5] = [Shape::Storm, Shape::Faults, Shape::Tight, Shape::Calm, Shape::Shaky];
 
-/// All but the backstops, `nonce`, `count` and `read-epoch`: see `scenarios`.
-pub(super) const RULES: [Rule; 42] = [
+/// All but the backstops, `nonce`, `count`, `read-epoch` and `poll-gaps`: see `scenarios`.
+pub(super) const RULES: [Rule; 43] = [
     Rule::Confirm,
     Rule::MarkerLast,
     Rule::CutAck,
@@ -59,6 +59,7 @@ pub(super) const RULES: [Rule; 42] = [
     Rule::Beacon,
     Rule::CutAtMarker,
     Rule::AckReplica,
+    Rule::PollFull,
 ];
 
 /// The seed that breaks first, and how.

@@ -7,8 +7,8 @@ use std::time::Duration;
 use crate::rules::switches::without;
 use crate::{
     Action, Answer, Channel, Confirmation, Content, Cut, Delivery, Epoch, Event, Feed, FeedTiming, Gap, Id, Last,
-    Machine, MachineLimits, Marker, Outlet, Page, Partitions, Patch, Position, Query, Replayed, Rule, SharedEvent,
-    Start, WishBatch, Wishes,
+    Machine, MachineLimits, Marker, Outlet, Page, Partitions, Patch, Poll, Position, Query, Replayed, Rule,
+    SharedEvent, Start, WishBatch, Wishes,
 };
 
 const NOW: Duration = Duration::from_secs(1);
@@ -368,4 +368,53 @@ fn a_page_that_has_room_for_nothing_has_one_event() {
     let limit = crate::PageLimit { events_max: 10, bytes_max: 0 };
     let page = store.history_after(&channel("x"), Position(0), limit, Position(100));
     assert_eq!((page.events.len(), page.more), (1, true));
+}
+
+/// A poll whose answer has room for one event.
+struct Answering(Poll, Vec<String>);
+
+impl Outlet for Answering {
+    fn connected(&mut self, _: u32, _: bool, _: Id<'_>) {}
+
+    fn event(&mut self, _: u32, _: Epoch, event: &SharedEvent, _: Replayed, id: Id<'_>) {
+        if self.0.take(1, id) {
+            self.1.push(event.pos.to_string());
+        }
+    }
+
+    fn gap(&mut self, _: u32, gap: &Gap, id: Id<'_>) {
+        if self.0.take_gap(id) {
+            self.1.push(format!("gap to {}", gap.to));
+        }
+    }
+
+    fn subscribed(&mut self, _: u32, _: Id<'_>) {}
+
+    fn is_idle(&self, _: u32) -> bool {
+        !self.0.is_full()
+    }
+}
+
+/// A gap's id is the client's own cursor. In an answer that it filled, the client would be told it again and again.
+#[test]
+fn an_answer_with_a_gap_leads_on() {
+    let story = |off: &[Rule]| {
+        without(off, || {
+            let mut stage = Stage::new(ample());
+            let start = Start::Cursor(crate::Cursor::parse("abcdef-5").expect("a cursor"));
+            let mut answering = Answering(Poll::with_bounds(&start, 1, 1 << 20), Vec::new());
+            stage.join(0, &["x"], start);
+            stage.cut(30, &[("x", 20)]);
+            let tag = stage.take().reads[0].tag;
+            let page = Page { epoch: Some(epoch()), events: vec![event("x", 20, 15)], more: false };
+            stage.machine.deliver(0, Delivery::Answer(tag, Answer::Page(channel("x"), page)), &mut answering);
+            let Answering(mut poll, heard) = answering;
+            let (cursor, more) = poll.end(stage.machine.id(0));
+            (heard, cursor.to_owned(), more)
+        })
+    };
+    let heard = |lines: &[&str]| lines.iter().map(|line| (*line).to_owned()).collect::<Vec<_>>();
+    assert_eq!(story(&[]), (heard(&["gap to 15", "20"]), "abcdef-30".to_owned(), false));
+    let nowhere = (heard(&["gap to 15"]), "abcdef-5".to_owned(), true);
+    assert_eq!(story(&[Rule::PollGaps]), nowhere, "it comes back with what it came with");
 }
