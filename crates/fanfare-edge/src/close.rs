@@ -18,7 +18,7 @@ pub enum CloseReason {
     MaxAge,
     /// Its user has opened another one, and may have no more.
     Replaced,
-    /// A call has its result.
+    /// A call has its result, or a poll its answer.
     Answered,
     /// A call has none.
     CallFailed,
@@ -54,13 +54,13 @@ impl CloseReason {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::ClientLeft => "client-left",
+            Self::Answered => "answered",
             Self::TooSlow => "too-slow",
             Self::TokenExpired => "token-expired",
             Self::Disconnected => "disconnected",
             Self::Idle => "idle",
             Self::MaxAge => "max-age",
             Self::Replaced => "replaced",
-            Self::Answered => "answered",
             Self::CallFailed => "call-failed",
             Self::Draining => "draining",
             Self::Limit => "limit",

@@ -42,6 +42,9 @@ pub struct EdgeConfig {
     /// Time in which a stream must have joined; past it the backbone counts as unavailable.
     #[serde(with = "humantime_serde")]
     pub join_timeout: Duration,
+    /// Time after which a poll is answered, whether there is something to say or not.
+    #[serde(with = "humantime_serde")]
+    pub poll_timeout: Duration,
     /// Time after which those come back who are refused because of a limit, overload or a drain; jittered.
     #[serde(skip)]
     pub refusal_pause: RangeInclusive<Duration>,
@@ -114,6 +117,7 @@ impl Default for EdgeConfig {
             idle_timeout: None,
             max_age: None,
             join_timeout: Duration::from_secs(30),
+            poll_timeout: Duration::from_secs(24), // The wheel's visits come a little late.
             refusal_pause: Duration::from_secs(15)..=Duration::from_secs(60),
             held_max: None,
             backlog_bytes_max: 256 * 1024,

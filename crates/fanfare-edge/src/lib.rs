@@ -5,6 +5,7 @@
 //! request and lets go of the socket; from there on no task, no wake-up and no buffer belongs to a connection.
 
 mod admission; // Its place on this edge.
+mod asker; // Who asks, and how it is answered.
 mod blocks; // Who was disconnected.
 mod calls; // Requests that a backend answers with a stream.
 mod changes; // What it follows against what its URL names.
@@ -37,13 +38,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use fanfare_auth::Access;
 use fanfare_backbone::{Backbone, NodeId};
 use fanfare_http::{Cors, Peer, Problem, Reply, Request, full, options};
-use fanfare_protocol::{Machine, MachineLimits, SHARDS_MAX, UserId};
+use fanfare_protocol::{Machine, MachineLimits, Poll, SHARDS_MAX, UserId};
 use http::{Method, Response};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use admission::{Admission, Places};
+use asker::{Asker, Wanted};
 use blocks::Blocks;
 use calls::{Call, Calls};
 pub use close::CloseReason;
@@ -51,10 +53,11 @@ pub use config::{AddressLimit, AtUserLimit, EdgeConfig};
 use control::{Control, Listener};
 use feed::{FeedDriver, ShardPort};
 use metrics::EdgeMetrics;
-use refusal::{Asker, jittered};
+use refusal::jittered;
 pub use registry::Registry;
+use router::Route;
 pub use routes::{CALL_TIMEOUT, HeartbeatConfig, RouteConfig, RouteMistake, Routes};
-use shard::{Adoption, Command, FeedPort, Hello, Lease, Shard, ShardParts, Style, Whereabouts};
+use shard::{Adoption, Command, FeedPort, Hello, Lease, Opening, Shard, ShardParts, Style, Whereabouts};
 use stats::ShardLoad;
 pub use stats::{NamespaceStats, ShardStats, Stats, UserStats};
 use stream::Stream;
@@ -260,7 +263,7 @@ impl Edge {
         let path = request.uri().path();
         let configured = self.config.routes.at(path);
         let is_call = configured.as_ref().is_some_and(|routed| routed.call().is_some());
-        let of_configured = configured.map(|routed| (router::Route::Events, routed.allow()));
+        let of_configured = configured.map(|routed| (Route::Events, routed.allow()));
         let Some((route, allow)) = router::route(path).or(of_configured) else {
             return Problem::no_such_path(path).into();
         };
@@ -271,12 +274,11 @@ impl Edge {
             return Problem::method_not_allowed(request.method(), allow).into();
         }
         match route {
-            router::Route::Events if request.method() == Method::PATCH => {
-                self.patch(request).await.unwrap_or_else(Reply::from)
-            }
-            router::Route::Events if is_call => self.call(request, peer).await.unwrap_or_else(Reply::from),
-            router::Route::Events => self.open(request, peer).await.unwrap_or_else(Reply::from),
-            router::Route::History => {
+            Route::Events if request.method() == Method::PATCH => self.patch(request).await.unwrap_or_else(Reply::from),
+            Route::Events if is_call => self.call(request, peer).await.unwrap_or_else(Reply::from),
+            Route::Events => self.open(request, peer, Wanted::Stream).await.unwrap_or_else(Reply::from),
+            Route::Poll => self.open(request, peer, Wanted::Answer).await.unwrap_or_else(Reply::from),
+            Route::History => {
                 let answer = history::history(&request, &self.access, &self.blocks, &self.backbone).await;
                 answer.map_or_else(Reply::from, Reply::from)
             }
@@ -337,10 +339,10 @@ impl Edge {
         self.stop.cancel();
     }
 
-    /// Opens a stream.
-    async fn open(self: Arc<Self>, request: Request, peer: Peer) -> Result<Reply, Problem> {
+    /// Opens a stream, or lets a poll wait for its answer.
+    async fn open(self: Arc<Self>, request: Request, peer: Peer, wanted: Wanted) -> Result<Reply, Problem> {
         let method = request.method().clone();
-        let asker = Asker::of(&request);
+        let asker = Asker::of(&request, wanted);
         let address = self.config.trusted_proxies.client(peer.address.ip(), request.headers());
         let subscription = Subscription::read(request, &self.access, &self.config).await?;
         if self.blocks.refuse(subscription.user.as_ref(), subscription.issued_at, SystemTime::now()) {
@@ -348,27 +350,30 @@ impl Edge {
         }
         if method == Method::HEAD {
             let mut response = Response::new(full(""));
-            *response.headers_mut() = asker.headers();
+            *response.headers_mut() = match wanted {
+                Wanted::Stream => asker.headers(),
+                Wanted::Answer => asker.named(shard::answer_head().headers),
+            };
             return Ok(response.into());
         }
         Ok(match self.admit(subscription.user.clone(), address) {
-            Ok(admission) => self.begin(&asker, subscription, admission, None),
+            Ok(admission) => self.begin(&asker, subscription, admission, wanted, None).await,
             Err((reason, detail)) => self.refuse(reason, detail, &asker),
         })
     }
 
     /// Opens the stream of a call, and begins the call.
     async fn call(self: Arc<Self>, request: Request, peer: Peer) -> Result<Reply, Problem> {
-        let asker = Asker::of(&request);
+        let asker = Asker::of(&request, Wanted::Stream);
         let address = self.config.trusted_proxies.client(peer.address.ip(), request.headers());
-        let (subscription, wanted) = calls::read_head(request, &self.access, &self.blocks, &self.cors, &self.config)?;
+        let (subscription, head) = calls::read_head(request, &self.access, &self.blocks, &self.cors, &self.config)?;
         // Before the body is read: who has no place here takes no memory either.
         let admission = match self.admit(subscription.user.clone(), address) {
             Ok(admission) => admission,
             Err((reason, detail)) => return Ok(self.refuse(reason, detail, &asker)),
         };
-        let call = self.calls.read(wanted, &subscription).await?;
-        Ok(self.begin(&asker, subscription, admission, Some(call)))
+        let call = self.calls.read(head, &subscription).await?;
+        Ok(self.begin(&asker, subscription, admission, Wanted::Stream, Some(call)).await)
     }
 
     /// Takes a place for a stream of this user, or says why there is none.
@@ -385,8 +390,15 @@ impl Edge {
         Ok(admission)
     }
 
-    /// Hands a stream that has a place to a shard.
-    fn begin(&self, asker: &Asker, subscription: Subscription, admission: Admission, call: Option<Call>) -> Reply {
+    /// Hands a stream or a poll that has a place to a shard.
+    async fn begin(
+        &self,
+        asker: &Asker,
+        subscription: Subscription,
+        admission: Admission,
+        wanted: Wanted,
+        call: Option<Call>,
+    ) -> Reply {
         let shard = &self.shards[self.next_shard.fetch_add(1, Ordering::Relaxed) % self.shards.len()];
         let Ok(permit) = shard.clone().try_reserve_owned() else {
             return self.refuse(CloseReason::Overloaded, "this edge has too much to do just now", asker);
@@ -398,11 +410,18 @@ impl Edge {
         let style = Style { framing, naming, heartbeat, types: types.into(), request_id };
         let lease = Lease::new(issued_at, expires_at);
         let hello = Hello { channels: channels.into() };
-        let first = head::first_line(retry_pause(CloseReason::ClientLeft));
-        self.stream(asker, first, move |wire, head| {
-            let adoption = Adoption { wire, head, style, lease, admission, hello, start, changes, call };
+        let poll = Poll::new(&start);
+        let begin = move |wire, opening| {
+            let adoption = Adoption { wire, opening, style, lease, admission, hello, start, changes, call };
             permit.send(Command::Adopt(Box::new(adoption)));
-        })
+        };
+        match wanted {
+            Wanted::Stream => {
+                let first = head::first_line(retry_pause(CloseReason::ClientLeft));
+                self.stream(asker, first, |wire, head| begin(wire, Opening::Stream(head)))
+            }
+            Wanted::Answer => self.answer(asker, poll, |wire, polled| begin(wire, Opening::Poll(polled))).await,
+        }
     }
 }
 

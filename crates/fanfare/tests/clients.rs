@@ -69,6 +69,38 @@ fn pythons_line_readers_hear_everything() {
     assert!(status.expect("python runs").success());
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn python_follows_channels_by_polling_over_connections_that_are_cut() {
+    let server = Fanfare::dev().start();
+    let proxy = FaultProxy::to(server.address()).await;
+    let mut python = Command::new("python3")
+        .arg(script("polls.py"))
+        .env("FANFARE_URL", server.url())
+        .env("FANFARE_PROXY", format!("http://{}", proxy.address()))
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("python3 is there");
+    let lines = BufReader::new(python.stdout.take().expect("piped")).lines();
+    let (said, mut saying) = tokio::sync::mpsc::channel(16);
+    std::thread::spawn(move || lines.map_while(Result::ok).for_each(|line| _ = said.blocking_send(line)));
+    assert_eq!(saying.recv().await.as_deref(), Some("ready"));
+    let mut last = String::new();
+    loop {
+        tokio::select! {
+            line = saying.recv() => match line {
+                Some(line) => {
+                    println!("{line}");
+                    last = line;
+                }
+                None => break,
+            },
+            () = tokio::time::sleep(std::time::Duration::from_millis(40)) => proxy.reset_all(),
+        }
+    }
+    assert!(python.wait().expect("it ends").success());
+    assert_eq!(last, "polls: ok");
+}
+
 #[test]
 fn fetch_reads_as_in_the_guides() {
     let server = Fanfare::dev().start();

@@ -10,6 +10,7 @@ use fanfare_protocol::{Channel, Point, TypePattern};
 
 use super::backlog::Backlog;
 use super::call::CallStream;
+use super::polled::Polled;
 use super::wire::Wire;
 use crate::admission::Admission;
 use crate::client_id::ClientId;
@@ -126,6 +127,8 @@ pub(super) struct Connection {
     pub(super) hello: Option<Box<Hello>>,
     /// The call that it answers. None: it answers none, or has said how that ended.
     pub(super) call: Option<Box<CallStream>>,
+    /// None: it is a stream.
+    pub(super) polled: Option<Box<Polled>>,
     pub(super) backlog: Backlog,
     /// Part of the backlog's first frame has gone out.
     first_has_begun: bool,
@@ -135,7 +138,7 @@ pub(super) struct Connection {
     pub(super) visit_at: u32,
     /// Tick of the wheel when something was last sent.
     pub(super) sent_at: u32,
-    /// Tick of the wheel when the last event was sent, or when it came.
+    /// Tick of the wheel when the last event was sent, or when it came. Of a poll, when its answer got the first.
     pub(super) event_at: u32,
     /// The last id sent, as far as a heartbeat would repeat it: of the first partition.
     pub(super) last_point: Option<Point>,
@@ -169,6 +172,7 @@ impl Connection {
             channels: Box::default(),
             hello: None,
             call: None,
+            polled: None,
             backlog: Backlog::default(),
             first_has_begun: false,
             watches_room: false,

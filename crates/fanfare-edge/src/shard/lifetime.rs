@@ -5,8 +5,12 @@
 use std::time::{Duration, SystemTime};
 
 use super::connection::Connection;
+use super::polled::Polled;
 use crate::close::CloseReason;
 use crate::config::EdgeConfig;
+
+/// How long an answer that has something waits for the rest of a replay.
+pub(super) const POLL_HASTE: Duration = Duration::from_secs(1);
 
 impl Connection {
     /// How long nothing happens to it, or why it ends now. `quiet` is the time since its last event.
@@ -18,6 +22,7 @@ impl Connection {
         let limits = [
             (self.lease.left(now), CloseReason::TokenExpired),
             (joining.then(|| config.join_timeout.saturating_sub(age)), CloseReason::Unavailable),
+            (self.polled.as_ref().map(|polled| poll_left(polled, config, age, quiet)), CloseReason::Answered),
             (
                 config.max_age.filter(|_| !is_call).map(|max| spread(max, self.generation).saturating_sub(age)),
                 CloseReason::MaxAge,
@@ -27,7 +32,8 @@ impl Connection {
                 CloseReason::Idle,
             ),
         ];
-        let mut nearest = self.lease.warns_in(now).unwrap_or(Duration::MAX);
+        let warns_in = self.lease.warns_in(now).filter(|_| self.polled.is_none());
+        let mut nearest = warns_in.unwrap_or(Duration::MAX);
         for (left, reason) in limits {
             match left {
                 Some(Duration::ZERO) => return Err(reason),
@@ -37,6 +43,12 @@ impl Connection {
         }
         Ok(nearest)
     }
+}
+
+/// What has come for a poll waits only briefly for what else is on its way.
+fn poll_left(polled: &Polled, config: &EdgeConfig, age: Duration, quiet: Duration) -> Duration {
+    let left = config.poll_timeout.saturating_sub(age);
+    if polled.poll.is_empty() { left } else { left.min(POLL_HASTE.saturating_sub(quiet)) }
 }
 
 /// So much of a maximum age, or up to a fifth less. Multiples of the golden ratio are spread evenly, so consecutive

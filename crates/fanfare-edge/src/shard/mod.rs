@@ -9,6 +9,7 @@ mod call; // A stream that answers one request.
 mod connection; // An open stream.
 mod lifetime; // How long it may live.
 mod patch; // It changes.
+mod polled; // An answer to a poll.
 mod ready; // Bodies that are to be looked at.
 mod sockets; // What the machine writes to.
 mod wheel; // When each is looked at.
@@ -38,14 +39,16 @@ use crate::config::EdgeConfig;
 use crate::metrics::EdgeMetrics;
 use crate::patch::{Order, Outcome};
 use crate::registry::Registry;
-use crate::since_1970;
 use crate::stats::ShardLoad;
 use crate::stream::Stream;
+use crate::{retry_pause, since_1970};
 pub(crate) use call::CallStream;
 use connection::{Connection, Phase};
 pub(crate) use connection::{Heartbeat, Hello, Lease, OwnBeat, Style};
+use lifetime::POLL_HASTE;
+pub(crate) use polled::{Polled, answer_head};
 use ready::Ready;
-use sockets::{OwnData, Sockets};
+use sockets::{CLOSING_TIMEOUT, OwnData, Sockets};
 pub(crate) use wheel::Visit;
 use wheel::Wheel;
 pub(crate) use wire::Wire;
@@ -90,8 +93,7 @@ pub(crate) struct Whereabouts {
 #[derive(Debug)]
 pub(crate) struct Adoption {
     pub(crate) wire: Wire,
-    /// The response's head and the first line of the stream.
-    pub(crate) head: Bytes,
+    pub(crate) opening: Opening,
     pub(crate) style: Style,
     pub(crate) lease: Lease,
     pub(crate) admission: Admission,
@@ -101,6 +103,15 @@ pub(crate) struct Adoption {
     pub(crate) changes: Option<Box<str>>,
     /// The call that it answers.
     pub(crate) call: Option<Box<CallStream>>,
+}
+
+/// What a connection is to be.
+#[derive(Debug)]
+pub(crate) enum Opening {
+    /// A stream, with what is written first: the response's head and the first line.
+    Stream(Bytes),
+    /// One answer.
+    Poll(Box<Polled>),
 }
 
 /// A stream that is refused.
@@ -272,19 +283,30 @@ impl Shard {
     }
 
     fn adopt(&mut self, adoption: Adoption) {
-        let Adoption { wire, head, style, lease, admission, hello, start, changes, call } = adoption;
+        let Adoption { wire, opening, style, lease, admission, hello, start, changes, call } = adoption;
         let Some(visit) = self.take_in(wire, style, admission) else { return };
         let connection = &mut self.sockets.connections[visit.key as usize];
         let channels = hello.channels.clone();
         connection.channels = channels.clone();
         connection.lease = lease;
-        connection.hello = Some(Box::new(hello));
         connection.call = call;
+        let head = match opening {
+            Opening::Stream(head) => {
+                connection.hello = Some(Box::new(hello));
+                head
+            }
+            Opening::Poll(polled) => {
+                connection.polled = Some(polled);
+                Bytes::new()
+            }
+        };
         connection.admission.settle(Whereabouts { shard: self.index, visit });
         self.registry.follow(connection.admission.user(), &channels);
         self.metrics.opened.inc();
         self.machine.join(visit.key, &channels, start, changes);
-        self.sockets.send(visit.key, &head);
+        if !head.is_empty() {
+            self.sockets.send(visit.key, &head);
+        }
         let user = self.sockets.connections[visit.key as usize].admission.user();
         if self.blocks.refuse(user, lease.issued_at(), SystemTime::now()) {
             self.sockets.ended.push((visit.key, CloseReason::Disconnected)); // It happened on the way here.
@@ -374,10 +396,14 @@ impl Shard {
         if connection.generation != visit.generation {
             return;
         }
+        let (now, patience) = (self.sockets.wheel.now(), ticks(CLOSING_TIMEOUT, self.tick));
         match connection.phase {
             Phase::CutOff => return,
             Phase::Closing(deadline) | Phase::Held(deadline) if Instant::now() < deadline => {
                 return self.visit_in(ticks(deadline - Instant::now(), self.tick), visit);
+            }
+            Phase::Closing(_) if connection.polled.is_some() && now.wrapping_sub(connection.sent_at) < patience => {
+                return self.visit_in(patience, visit); // A long answer, and a reader far away.
             }
             Phase::Closing(_) => {
                 connection.wire.cut();
@@ -386,7 +412,6 @@ impl Shard {
             Phase::Held(_) => return self.let_go(visit.key),
             Phase::Open => {}
         }
-        let now = self.sockets.wheel.now();
         if connection.visit_at != now {
             return; // It was to be looked at earlier than that, and was.
         }
@@ -395,12 +420,16 @@ impl Shard {
             Ok(left) => ticks(left, self.tick),
             Err(reason) => return self.sockets.ended.push((visit.key, reason)),
         };
+        let interval = ticks(self.config.heartbeat_interval, self.tick);
+        if connection.polled.is_some() {
+            return self.visit_in(left.min(interval), visit); // Not at once for all of it: a busy wheel turns slowly.
+        }
         if connection.hello.is_none()
             && let Some(left) = connection.lease.take_warning(SystemTime::now())
         {
             self.sockets.expiring(visit.key, left);
         }
-        let next = self.heartbeat(visit.key, ticks(self.config.heartbeat_interval, self.tick));
+        let next = self.heartbeat(visit.key, interval);
         self.visit_in(next.min(left), visit);
     }
 
@@ -444,6 +473,9 @@ impl Shard {
 
     /// What a step left to do: connections that end, replays that go on, wishes for the feeds.
     fn settle(&mut self) {
+        for key in std::mem::take(&mut self.sockets.polled) {
+            self.look_at_poll(key);
+        }
         while let Some((key, reason)) = self.sockets.ended.pop() {
             self.end(key, reason);
         }
@@ -459,6 +491,21 @@ impl Shard {
             if !feed.wishes.lock().expect("no one panics while holding the wishes").is_empty() {
                 feed.bell.notify_one();
             }
+        }
+    }
+
+    /// Something happened to a poll: it may have its answer now.
+    fn look_at_poll(&mut self, key: ConnectionKey) {
+        let Some(connection) = self.sockets.connections.get_mut(key as usize) else { return };
+        let Some(polled) = &mut connection.polled else { return };
+        polled.is_listed = false;
+        if polled.poll.is_due(self.machine.id(key).is_some()) {
+            self.sockets.ended.push((key, CloseReason::Answered));
+        } else if !polled.poll.is_empty() {
+            // The rest of its replay is on its way, but shouldn't be waited for too long.
+            let visit = Visit { key, generation: connection.generation };
+            let waited = self.sockets.wheel.now().wrapping_sub(connection.event_at);
+            self.visit_in(ticks(POLL_HASTE, self.tick).saturating_sub(waited), visit);
         }
     }
 
@@ -501,6 +548,7 @@ impl Shard {
             return self.remove(key); // It left while its last bytes went out, or had been refused anyway.
         }
         connection.phase = Phase::CutOff;
+        let answer = connection.polled.as_mut().map(|p| p.response(reason, self.machine.id(key), retry_pause(reason)));
         self.machine.leave(key);
         self.registry.unfollow(connection.admission.user(), &connection.channels);
         connection.admission.unsettle(Whereabouts { shard: self.index, visit });
@@ -514,7 +562,8 @@ impl Shard {
             bytes = connection.bytes,
             "a connection ended"
         );
-        if reason == CloseReason::ClientLeft || self.sockets.say_closing(key, reason) {
+        let last = answer.map(|answer| (answer, CLOSING_TIMEOUT)).unwrap_or_else(|| self.sockets.goodbye(key, reason));
+        if reason == CloseReason::ClientLeft || self.sockets.send_last(key, reason, last) {
             self.remove(key);
         } else {
             self.visit_in(1, visit);

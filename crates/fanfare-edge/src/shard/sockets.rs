@@ -2,6 +2,7 @@
 //!
 //! Here a connection gets closed for being slow: see [`Sockets::sent`].
 
+use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -17,6 +18,7 @@ use serde::Serialize;
 use slab::Slab;
 
 use super::connection::{Connection, Phase, Written};
+use super::polled::Polled;
 use super::wheel::{Visit, Wheel};
 use crate::client_id::ClientId;
 use crate::close::CloseReason;
@@ -24,7 +26,7 @@ use crate::metrics::EdgeMetrics;
 use crate::{retry_pause, since_1970};
 
 /// How long the last bytes of a closing connection may take.
-const CLOSING_TIMEOUT: Duration = Duration::from_secs(5);
+pub(super) const CLOSING_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long a call's end may take: a result may be large, and nobody can come back for it.
 const ENDING_TIMEOUT: Duration = Duration::from_secs(30);
@@ -45,6 +47,8 @@ pub(super) struct Sockets {
     pub(super) ended: Vec<(ConnectionKey, CloseReason)>,
     /// Connections whose backlog has just drained.
     pub(super) drained: Vec<ConnectionKey>,
+    /// Polls that something has happened to, once each.
+    pub(super) polled: Vec<ConnectionKey>,
     /// Deliveries that the metrics don't count yet.
     pub(super) deliveries: u64,
     frames: Option<EventFrames>,
@@ -115,6 +119,7 @@ impl Sockets {
             backlog_bytes_max,
             ended: Vec::new(),
             drained: Vec::new(),
+            polled: Vec::new(),
             deliveries: 0,
             frames: None,
             cursor: Vec::new(),
@@ -190,9 +195,9 @@ impl Sockets {
         }
     }
 
-    /// Says goodbye. Answers whether the last bytes are out already.
-    pub(super) fn say_closing(&mut self, key: ConnectionKey, reason: CloseReason) -> bool {
-        let Some(connection) = self.connections.get_mut(key as usize) else { return true };
+    /// The last bytes of a stream, why it ends or how its call did; and how long they may take.
+    pub(super) fn goodbye(&mut self, key: ConnectionKey, reason: CloseReason) -> (Bytes, Duration) {
+        let connection = &mut self.connections[key as usize];
         let (naming, framing) = (connection.style.naming, connection.style.framing);
         let (goodbye, patience) = match connection.call.take() {
             Some(call) => {
@@ -212,7 +217,17 @@ impl Sockets {
                 (sse::control(own_type, &data, None, retry, framing), CLOSING_TIMEOUT)
             }
         };
-        let last = Bytes::from([goodbye, framing.last_chunk()].concat());
+        ([goodbye, framing.last_chunk()].concat().into(), patience)
+    }
+
+    /// Sends a connection's last bytes, which may take so long. Answers whether they are out already.
+    pub(super) fn send_last(
+        &mut self,
+        key: ConnectionKey,
+        reason: CloseReason,
+        (last, patience): (Bytes, Duration),
+    ) -> bool {
+        let connection = &mut self.connections[key as usize];
         let before = connection.backlog.bytes();
         connection.phase = Phase::Closing(Instant::now() + patience);
         let written = if reason == CloseReason::TooSlow {
@@ -271,8 +286,41 @@ impl Sockets {
     }
 }
 
+impl Sockets {
+    /// The answer that a connection waits for, if it is a poll. It is looked at when the step is done.
+    fn poll(&mut self, to: ConnectionKey) -> Option<&mut Polled> {
+        let polled = self.connections[to as usize].polled.as_deref_mut()?;
+        if !mem::replace(&mut polled.is_listed, true) {
+            self.polled.push(to);
+        }
+        Some(polled)
+    }
+
+    /// An event goes into an answer, or passes it by.
+    fn poll_event(&mut self, to: ConnectionKey, event: &SharedEvent, event_type: &str, replayed: Replayed, id: Id<'_>) {
+        self.write_cursor(Some(id));
+        self.cursor.push(b'@');
+        self.cursor.extend_from_slice(event.channel.as_str().as_bytes());
+        let now = self.wheel.now();
+        let connection = &mut self.connections[to as usize];
+        let polled = connection.polled.as_mut().expect("a poll");
+        let is_first = polled.poll.is_empty();
+        if polled.event(event, event_type, &self.cursor, id) {
+            connection.events += 1;
+            self.deliveries += 1;
+            self.metrics.replayed.inc_by(u64::from(replayed != Replayed::No));
+            if is_first {
+                connection.event_at = now;
+            }
+        }
+    }
+}
+
 impl Outlet for Sockets {
     fn connected(&mut self, to: ConnectionKey, resumed: bool, id: Id<'_>) {
+        if let Some(polled) = self.poll(to) {
+            return polled.poll.pass(id);
+        }
         let own_type = self.own_type(to, "connected");
         let connection = &mut self.connections[to as usize];
         let Some(hello) = connection.hello.take() else { return };
@@ -298,7 +346,19 @@ impl Outlet for Sockets {
         let connection = &self.connections[to as usize];
         let event_type = event.content.name.as_ref().map_or(DEFAULT_TYPE, EventType::as_str);
         let hidden = replayed != Replayed::No && event.is_expired(since_1970());
-        if connection.phase != Phase::Open || !connection.style.wants(event_type) || hidden {
+        if connection.phase != Phase::Open {
+            return;
+        }
+        let is_wanted = connection.style.wants(event_type) && !hidden;
+        if let Some(polled) = self.poll(to) {
+            if is_wanted {
+                self.poll_event(to, event, event_type, replayed, id);
+            } else {
+                polled.poll.pass(id);
+            }
+            return;
+        }
+        if !is_wanted {
             return;
         }
         let point = id.shared();
@@ -353,13 +413,26 @@ impl Outlet for Sockets {
             to: gap.to.millis(),
             retry_in_ms: fastrand::u64(0..=spread.as_millis() as u64),
         };
+        if self.poll(to).is_some() {
+            let data = serde_json::to_string(&data).expect("plain structs become JSON");
+            self.write_cursor(Some(id));
+            let connection = &mut self.connections[to as usize];
+            let polled = connection.polled.as_mut().expect("a poll");
+            if polled.poll.is_empty() {
+                connection.event_at = self.wheel.now();
+            }
+            if polled.gap(gap, &data, &self.cursor, id) {
+                self.metrics.gap(gap.reason);
+            }
+            return;
+        }
         self.metrics.gap(gap.reason);
         self.own_frame(to, "gap", &data, Some(id), None);
     }
 
     fn subscribed(&mut self, to: ConnectionKey, id: Id<'_>) {
         let connection = &self.connections[to as usize];
-        if connection.phase != Phase::Open {
+        if connection.phase != Phase::Open || connection.polled.is_some() {
             return;
         }
         let channels = connection.channels.clone();
@@ -369,7 +442,11 @@ impl Outlet for Sockets {
 
     fn is_idle(&self, to: ConnectionKey) -> bool {
         let connection = &self.connections[to as usize];
-        connection.phase == Phase::Open && connection.backlog.is_empty()
+        let has_room = match &connection.polled {
+            Some(polled) => !polled.poll.is_full(),
+            None => connection.backlog.is_empty(),
+        };
+        connection.phase == Phase::Open && has_room
     }
 }
 

@@ -99,3 +99,30 @@ async fn a_stream_ends_with_its_token() {
     assert!(subscriber.next().await.is_none());
     edge.stop().await;
 }
+
+#[tokio::test]
+async fn a_poll_is_answered_when_its_token_ends_and_loses_nothing() {
+    let edge = guarded().await;
+    let poll = |token: &str, cursor: &str| {
+        let target = format!("/poll?channel=c&last_event_id={cursor}");
+        format!("GET {target} HTTP/1.1\r\nHost: test\r\nConnection: close\r\nAuthorization: Bearer {token}\r\n\r\n")
+    };
+    let (brief, long) = (token("42", &["c"], Duration::from_secs(2)), token("42", &["c"], Duration::from_secs(60)));
+    let mut cursor = edge.publish("c", None, "first").await.to_string();
+    let mut polls = 0;
+    loop {
+        let mut answer = Subscriber::request(edge.address, &poll(&brief, &cursor)).await;
+        let body: serde_json::Value = serde_json::from_str(&answer.text().await).expect("JSON");
+        if answer.head.starts_with("HTTP/1.1 401") {
+            break;
+        }
+        assert!(answer.head.starts_with("HTTP/1.1 200") && body["events"] == serde_json::json!([]), "{body}");
+        cursor = body["cursor"].as_str().expect("a cursor").to_owned();
+        polls += 1;
+    }
+    assert!(polls <= 2, "it waits until its token ends, or a little less: {polls} polls");
+    edge.publish("c", None, "second").await;
+    let mut answer = Subscriber::request(edge.address, &poll(&long, &cursor)).await;
+    assert!(answer.text().await.contains(r#""data":"second""#));
+    edge.stop().await;
+}

@@ -410,3 +410,43 @@ async fn a_quiet_stream_is_kept_alive() {
     assert!(text.contains(": heartbeat"), "{text}");
     edge.stop().await;
 }
+
+#[tokio::test]
+async fn polls_wait_on_the_connection_of_the_others_and_are_whole_answers() {
+    let config = EdgeConfig { poll_timeout: Duration::from_secs(2), ..EdgeConfig::default() };
+    let edge = TestEdge::with(8, config.clone()).await;
+    let proxy = Proxy::connect(&edge).await;
+    let answer = async |target: &str| {
+        let poll = proxy.get(target).await;
+        let (status, length) = (poll.status, poll.headers["content-length"].to_str().expect("digits").to_owned());
+        let text = poll.text().await;
+        assert_eq!((status, text.len().to_string()), (StatusCode::OK, length));
+        serde_json::from_str::<serde_json::Value>(&text).expect("JSON")
+    };
+    let fresh = answer("/poll?channels=a,b").await;
+    let cursor = fresh["cursor"].as_str().expect("a cursor").replace('+', "%2B");
+    let target = format!("/poll?channels=a,b&last_event_id={cursor}");
+    let (woken, _) = tokio::join!(answer(&target), async {
+        until(&edge, "fanfare_connections", 1.0).await;
+        edge.publish("b", None, "wakes").await
+    });
+    assert_eq!(woken["events"][0]["data"], "wakes");
+    let large = "x".repeat(600_000);
+    edge.publish("a", None, &large).await;
+    edge.publish("b", None, &large).await;
+    let whole = answer(&target).await;
+    assert!(whole["events"].as_array().expect("events").len() >= 2, "one event and a bit more than a window");
+
+    // A client that resets its stream leaves nothing behind.
+    let last = whole["cursor"].as_str().expect("a cursor").replace('+', "%2B");
+    let abandoned = format!("/poll?channels=c&last_event_id={last}");
+    drop(timeout(Duration::from_millis(200), proxy.get(&abandoned)).await);
+    until(&edge, "fanfare_connections", 0.0).await;
+    edge.stop().await;
+
+    let edge = TestEdge::on(crate::overload::unreachable_backbone(), config).await;
+    let poll = Proxy::connect(&edge).await.get("/poll?channel=a").await;
+    assert_eq!(poll.status, StatusCode::SERVICE_UNAVAILABLE);
+    assert!(poll.headers.contains_key("retry-after") && poll.text().await.contains("BACKBONE_UNAVAILABLE"));
+    edge.stop().await;
+}

@@ -12,6 +12,7 @@ mod lifetimes;
 mod limits;
 mod overload;
 mod patch;
+mod poll;
 mod resume;
 mod routes;
 mod slow_readers;

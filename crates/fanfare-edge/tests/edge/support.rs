@@ -58,7 +58,7 @@ impl TestEdge {
 
     async fn build(backbone: Backbone, config: EdgeConfig, access: Access, run: bool) -> Self {
         let metrics = prometheus::Registry::new();
-        let cors = Arc::new(Cors::nobody());
+        let cors = Arc::new(Cors::exactly(["https://app.example.com"]).expect("an origin"));
         let (edge, services) = Edge::new(backbone.clone(), config, access, cors, &metrics).expect("starts");
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         services.into_iter().filter(|_| run).for_each(|service| drop(tasks.spawn(service.future)));
@@ -160,26 +160,44 @@ impl Subscriber {
     }
 
     pub(crate) async fn request(address: std::net::SocketAddr, request: &str) -> Self {
+        let mut subscriber = Self::send(address, request).await;
+        subscriber.read_head().await;
+        subscriber
+    }
+
+    /// Asks, and doesn't wait for an answer.
+    pub(crate) async fn send(address: std::net::SocketAddr, request: &str) -> Self {
         let mut socket = TcpStream::connect(address).await.expect("the edge listens");
         socket.write_all(request.as_bytes()).await.expect("the edge reads");
-        let mut subscriber = Self {
+        Self {
             socket,
             head: String::new(),
             chunked: false,
             raw: Vec::new(),
             body: Vec::new(),
             decoder: Decoder::new(1 << 20),
-        };
+        }
+    }
+
+    pub(crate) async fn read_head(&mut self) {
+        if !self.head.is_empty() {
+            return;
+        }
         let end = loop {
-            if let Some(end) = subscriber.raw.windows(4).position(|window| window == b"\r\n\r\n") {
+            if let Some(end) = self.raw.windows(4).position(|window| window == b"\r\n\r\n") {
                 break end;
             }
-            assert!(subscriber.read().await, "the edge answers");
+            assert!(timeout(PATIENCE, self.read()).await.expect("in time"), "the edge answers");
         };
-        subscriber.head = String::from_utf8(subscriber.raw.drain(..end + 4).collect()).expect("a head is text");
-        subscriber.chunked = subscriber.head.contains("transfer-encoding: chunked");
-        subscriber.unchunk();
-        subscriber
+        self.head = String::from_utf8(self.raw.drain(..end + 4).collect()).expect("a head is text");
+        self.chunked = self.head.contains("transfer-encoding: chunked");
+        self.unchunk();
+    }
+
+    /// The whole body, up to the end of the connection.
+    pub(crate) async fn text(&mut self) -> String {
+        timeout(PATIENCE, async { while self.read().await {} }).await.expect("it ends");
+        String::from_utf8(std::mem::take(&mut self.body)).expect("text")
     }
 
     /// The next event, or none when the stream has ended.
