@@ -175,6 +175,10 @@ def check_settings_arrive_as_they_were_written():
     edge_has, publish_has = environment(containers["edge"]), environment(containers["publish"])
     expected = {
         "FANFARE_MAX_CONNECTIONS": "1000000",
+        "FANFARE_MAX_CONNECTIONS_PER_USER_ACTION": "replace-oldest",
+        "FANFARE_MAX_CONNECTIONS_PER_ADDRESS": "50",
+        "FANFARE_TRUSTED_PROXIES": "10.0.0.0/8,fd00::/8",
+        "FANFARE_MAX_AGE": "12h",
         "FANFARE_ANONYMOUS_CHANNELS": "broadcast,prices:*",
         "FANFARE_AUTH_GRANTS": "org:{org}:*,team:{team}:*",
         "FANFARE_AUTH_QUERY_TOKEN": "true",

@@ -44,7 +44,7 @@
 {{- include "fanfare.secretVariable" (list . "FANFARE_AUTH_SECRET" "auth-secret" false) }}
 {{- if eq $role "edge" }}
 {{- include "fanfare.settings" (list "AUTH_" .Values.auth (list "grants" "cookie" "queryToken")) }}
-{{- include "fanfare.settings" (list "" .Values.edge (list "anonymousChannels" "maxConnections" "maxConnectionsPerUser" "maxChannels" "heartbeatInterval" "drainDelay" "drainTimeout")) }}
+{{- include "fanfare.settings" (list "" .Values.edge (list "anonymousChannels" "maxConnections" "maxConnectionsPerUser" "maxConnectionsPerUserAction" "maxConnectionsPerAddress" "trustedProxies" "maxChannels" "heartbeatInterval" "idleTimeout" "maxAge" "drainDelay" "drainTimeout")) }}
 {{- else }}
 {{- include "fanfare.secretVariable" (list . "FANFARE_PUBLISH_KEYS" "publish-keys" false) }}
 {{- include "fanfare.settings" (list "REDIS_" .Values.redis (list "minReplicas")) }}
