@@ -55,6 +55,7 @@ use feed::{FeedDriver, ShardPort};
 use metrics::EdgeMetrics;
 use refusal::jittered;
 pub use registry::Registry;
+pub use router::ROUTES;
 use router::Route;
 pub use routes::{CALL_TIMEOUT, HeartbeatConfig, RouteConfig, RouteMistake, Routes};
 use shard::{Adoption, Command, FeedPort, Hello, Lease, Opening, Shard, ShardParts, Style, Whereabouts};

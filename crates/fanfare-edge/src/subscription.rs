@@ -8,7 +8,8 @@ use fanfare_http::{Code, Problem, Query, Request, accept_json, from_json_object,
 use fanfare_protocol::sse::Naming;
 use fanfare_protocol::{Channel, Cursor, Start, TypePattern, UserId, encode_changes};
 use http::{HeaderMap, Method};
-use serde::Deserialize;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 
 use crate::changes;
 use crate::config::EdgeConfig;
@@ -53,6 +54,7 @@ struct Body {
     channels: Vec<String>,
     types: Vec<String>,
     last_event_id: Option<String>,
+    #[serde(deserialize_with = "replay_in_body")]
     replay: Option<u16>,
     unnamed: Option<bool>,
     heartbeat: Option<String>,
@@ -202,6 +204,15 @@ fn last_event_id(headers: &HeaderMap, query: &Query, body: &Body) -> Result<Opti
     let header = headers.get(LAST_EVENT_ID).map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned());
     let asked = query.once("last_event_id")?.or(query.once("lastEventId")?).map(str::to_owned);
     Ok(header.or(asked).or_else(|| body.last_event_id.clone()).filter(|id| !id.is_empty()))
+}
+
+/// In JSON `20.0` is a whole number, too.
+fn replay_in_body<'de, D: Deserializer<'de>>(body: D) -> Result<Option<u16>, D::Error> {
+    let Some(number) = Option::<f64>::deserialize(body)? else { return Ok(None) };
+    match number.fract() == 0.0 && (0.0..=f64::from(REPLAY_MAX)).contains(&number) {
+        true => Ok(Some(number as u16)),
+        false => Err(D::Error::custom(format!("replay is a number from 0 to {REPLAY_MAX}, not {number}"))),
+    }
 }
 
 fn replay(text: &str) -> Result<u16, Problem> {

@@ -32,7 +32,7 @@ pub use json::{from_json, from_json_object};
 pub use pipe::{Gone, Pipe};
 pub use problem::{Code, Problem};
 pub use proxies::{NetworkError, TrustedProxies, client_network};
-pub use query::{Query, path_segments};
+pub use query::{Query, path_is, path_segments};
 pub use request_id::{REQUEST_ID, request_id};
 pub use response::{Body, BodyError, Response, empty, full, json, options, streamed, text};
 pub use server::Server;

@@ -76,6 +76,18 @@ pub fn path_segments(path: &str) -> Result<Vec<String>, Problem> {
     path.strip_prefix('/').unwrap_or(path).split('/').map(|segment| decode(segment, "the path")).collect()
 }
 
+/// Whether a path has this form, in which `{…}` is any one segment that isn't empty.
+pub fn path_is(form: &str, path: &str) -> bool {
+    let (mut form, mut path) = (form.split('/'), path.split('/'));
+    loop {
+        match (form.next(), path.next()) {
+            (None, None) => return true,
+            (Some(form), Some(segment)) if form == segment || (form.starts_with('{') && !segment.is_empty()) => {}
+            _ => return false,
+        }
+    }
+}
+
 fn decode(text: &str, place: &str) -> Result<String, Problem> {
     let bytes = text.as_bytes();
     let hex = |at: usize| bytes.get(at).is_some_and(u8::is_ascii_hexdigit);

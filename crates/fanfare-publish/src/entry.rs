@@ -15,8 +15,8 @@ use fanfare_auth::PublishKey;
 use fanfare_http::{Code, Problem, Request, Response, accept_json, from_json, from_json_object, media_type, read_body};
 use fanfare_protocol::{Channel, EventType, Key, UserId};
 use serde::Deserialize;
-use serde::de::value::{I64Deserializer, SeqAccessDeserializer, StrDeserializer, U64Deserializer};
-use serde::de::{Deserializer, Error, IntoDeserializer, SeqAccess, Visitor};
+use serde::de::value::{F64Deserializer, I64Deserializer, SeqAccessDeserializer, StrDeserializer, U64Deserializer};
+use serde::de::{Deserializer, Error, IntoDeserializer, SeqAccess, Unexpected, Visitor};
 use serde_json::value::RawValue;
 
 use crate::config::{ARRAY_BYTES_MAX, EVENTS_MAX};
@@ -281,11 +281,13 @@ pub(crate) fn shortened(text: &str) -> Cow<'_, str> {
 /// Seconds that an event is kept or a token is good.
 #[derive(Deserialize)]
 #[serde(transparent)]
-pub(crate) struct Ttl(u32);
+pub(crate) struct Ttl(f64);
 
 impl Ttl {
     pub(crate) fn check(self) -> Result<NonZeroU32, Problem> {
-        NonZeroU32::new(self.0)
+        let whole = (self.0.fract() == 0.0).then_some(self.0 as u32); // In JSON 60.0 is a whole number, too.
+        whole
+            .and_then(NonZeroU32::new)
             .filter(|ttl| ttl.get() <= TTL_SECONDS_MAX)
             .ok_or_else(|| Problem::invalid(format!("ttl: it is 1 to {TTL_SECONDS_MAX} seconds, not {}", self.0)))
     }
@@ -319,6 +321,14 @@ impl<'de> Deserialize<'de> for NameOrNumber {
 
             fn visit_i64<E: Error>(self, number: i64) -> Result<NameOrNumber, E> {
                 Ok(NameOrNumber(number.to_string()))
+            }
+
+            /// In JSON `42.0` is a whole number, too, as far as doubles count one by one.
+            fn visit_f64<E: Error>(self, number: f64) -> Result<NameOrNumber, E> {
+                match number.fract() == 0.0 && number.abs() < 9_007_199_254_740_992.0 {
+                    true => Ok(NameOrNumber((number as i64).to_string())),
+                    false => Err(E::invalid_value(Unexpected::Float(number), &self)),
+                }
             }
         }
         deserializer.deserialize_any(Reading)
@@ -368,6 +378,11 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for OneOrMany<T> {
 
             fn visit_i64<E: Error>(self, number: i64) -> Result<Self::Value, E> {
                 let one: I64Deserializer<E> = number.into_deserializer();
+                T::deserialize(one).map(OneOrMany::One)
+            }
+
+            fn visit_f64<E: Error>(self, number: f64) -> Result<Self::Value, E> {
+                let one: F64Deserializer<E> = number.into_deserializer();
                 T::deserialize(one).map(OneOrMany::One)
             }
 

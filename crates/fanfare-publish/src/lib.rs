@@ -31,6 +31,7 @@ use fanfare_http::{Handler, Peer, Problem, Reply, ReplyFuture, Request, Response
 
 pub use config::PublishConfig;
 use metrics::Metrics;
+pub use router::ROUTES;
 use router::Route;
 
 /// The publish API over a backbone. Clones share it.

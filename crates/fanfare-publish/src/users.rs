@@ -21,7 +21,7 @@ const BODY_BYTES_MAX: usize = 4 * 1024;
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "camelCase", expecting = "an object such as {\"blockSeconds\":60}")]
 struct Wanted {
-    block_seconds: Option<u64>,
+    block_seconds: Option<f64>, // In JSON 60.0 is a whole number, too.
 }
 
 #[derive(Serialize)]
@@ -49,11 +49,12 @@ pub(crate) async fn disconnect(
             from_json_object(&body)?
         }
     };
-    let block_seconds = wanted.block_seconds.unwrap_or(BLOCK_SECONDS_DEFAULT);
     let max = Block::DURATION_MAX.as_secs();
-    if block_seconds > max {
-        return Err(Problem::invalid(format!("blockSeconds: it is 0 to {max} seconds, not {block_seconds}")));
-    }
+    let block_seconds = match wanted.block_seconds {
+        None => BLOCK_SECONDS_DEFAULT,
+        Some(seconds) if seconds.fract() == 0.0 && (0.0..=max as f64).contains(&seconds) => seconds as u64,
+        Some(other) => return Err(Problem::invalid(format!("blockSeconds: it is 0 to {max} seconds, not {other}"))),
+    };
     let block = Block::new(user, SystemTime::now(), Duration::from_secs(block_seconds));
     api.0.backbone.disconnect(&block).await.map_err(|error| problem_of(&error))?;
     let done = Disconnected { success: true, user_id: block.user.as_str(), block_seconds };

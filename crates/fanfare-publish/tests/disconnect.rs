@@ -40,7 +40,7 @@ async fn a_disconnect_is_remembered_for_as_long_as_it_says() {
 async fn what_makes_no_sense_is_refused() {
     let api = TestApi::start().await;
     for (user, headers, body, status, code, detail) in [
-        ("42", JSON, r#"{"blockSeconds":-1}"#, 400, "INVALID_INPUT", "integer `-1`"),
+        ("42", JSON, r#"{"blockSeconds":-1}"#, 400, "INVALID_INPUT", "0 to 2592000 seconds, not -1"),
         ("42", JSON, r#"{"blockSeconds":2592001}"#, 400, "INVALID_INPUT", "0 to 2592000 seconds"),
         ("42", JSON, r#"{"block":60}"#, 400, "INVALID_INPUT", "unknown field `block`"),
         ("42", "", r#"{"blockSeconds":60}"#, 415, "UNSUPPORTED_MEDIA_TYPE", "application/json"),

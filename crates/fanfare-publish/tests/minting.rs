@@ -111,7 +111,7 @@ async fn a_body_that_is_not_understood_makes_no_token() {
         (r#"{"follow":["server:*"]}"#, "follow[0]: "),
         (r#"{"userId":"42","ttl":0}"#, "ttl: it is 1 to 31536000 seconds, not 0"),
         (r#"{"userId":"42","ttl":31536001}"#, "ttl: it is 1 to 31536000 seconds"),
-        (r#"{"userId":"42","ttl":"1h"}"#, "expected u32"),
+        (r#"{"userId":"42","ttl":"1h"}"#, "expected f64"),
     ] {
         mint(&api, "ALL", body).await.is_problem(400, "INVALID_INPUT", detail);
     }

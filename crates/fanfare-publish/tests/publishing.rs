@@ -170,3 +170,14 @@ async fn requests_and_events_are_counted() {
     assert_eq!(value("fanfare_publish_seconds", None), 2.0);
     assert_eq!(value("fanfare_events_published_total", None), 2.0);
 }
+
+#[tokio::test]
+async fn a_whole_number_is_one_however_it_is_written() {
+    let api = TestApi::start().await;
+    for (user, ttl) in [("42", "60"), ("42.0", "6e1"), ("\"42\"", "60.0")] {
+        let body = format!(r#"{{"userId":{user},"message":"hi","ttl":{ttl},"idempotencyKey":"a"}}"#);
+        let answer = api.post("/notify", &body).await;
+        assert_eq!(answer.json()["channel"], "user:42", "{body}: {}", answer.body);
+    }
+    assert_eq!(api.events("user:42").await.len(), 1, "they are the same");
+}

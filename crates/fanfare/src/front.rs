@@ -9,7 +9,7 @@ use http::header::{HOST, ORIGIN};
 use http::{HeaderMap, Method};
 
 use crate::admin::Admin;
-use crate::demo;
+use crate::{demo, openapi};
 
 /// Methods of pages that are only read.
 pub(crate) const GET: &str = "GET, HEAD, OPTIONS";
@@ -52,6 +52,9 @@ impl Front {
         }
         if PublishApi::handles(path) {
             return Ok(self.api.handle(request, peer).await.into());
+        }
+        if path == openapi::PATH {
+            return openapi::answer(request.method()).map(Reply::from);
         }
         if path == "/" {
             return page(request.method()).map(Reply::from);

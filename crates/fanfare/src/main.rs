@@ -9,7 +9,8 @@ mod banner;
 mod demo;
 mod dev; // `fanfare dev`: everything in one process.
 mod front; // Which request goes where, in `dev`.
-mod lifecycle; // Tasks, signals, the drain.
+mod lifecycle;
+mod openapi; // The whole API, as a document. // Tasks, signals, the drain.
 
 mod process; // What all services do alike.
 mod redis; // Whether it will do.

@@ -18,6 +18,7 @@ use crate::admin::{self, Admin, Part};
 use crate::args::RoleOptions;
 use crate::config::{Config, Inputs, Mistakes, Role};
 use crate::lifecycle::{Drained, Lifecycle};
+use crate::openapi;
 use crate::process::{self, catch_signals, drain_times, listen};
 use crate::redis::{Pulse, look_first};
 
@@ -177,6 +178,7 @@ impl Open {
         }
         let path = request.uri().path();
         match &self.service {
+            _ if path == openapi::PATH => openapi::answer(request.method()).map_or_else(Reply::from, Reply::from),
             Service::Edge(edge) if edge.serves(path) => edge.clone().handle(request, peer).await,
             Service::Publish(api) if PublishApi::handles(path) => api.handle(request, peer).await.into(),
             Service::Edge(_) if PublishApi::handles(path) => Problem::no_such_path(path)
