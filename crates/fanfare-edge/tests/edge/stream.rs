@@ -148,8 +148,9 @@ async fn a_busy_stream_gets_heartbeat_events_all_the_same_and_no_comments() {
     let mut plain = edge.subscribe("/events/c").await;
     watched.expect("connected").await;
     plain.expect("connected").await;
-    let (mut published, mut beats) = (0_u32, 0);
+    let (mut published, mut beats, begin) = (0_u32, 0, std::time::Instant::now());
     while beats < 5 {
+        assert!(begin.elapsed().as_secs() < 30, "{beats} heartbeats in {published} events");
         published += 1;
         edge.publish("c", None, &format!("event {published}.")).await;
         loop {
