@@ -45,8 +45,9 @@ pub(crate) struct Admin {
 /// Whose readiness it is.
 #[derive(Debug)]
 pub(crate) enum Part {
-    /// Redis has no say in it: an outage there must not become the loss of every client.
-    Edge(Arc<Edge>),
+    /// Redis has no say in it, unless somebody wants that (`FANFARE_UNREADY_AFTER`): an outage there must not become
+    /// the loss of every client.
+    Edge(Arc<Edge>, Option<Arc<Pulse>>),
     /// There is no use in a publish API that can't reach Redis.
     Publisher(Arc<Pulse>),
 }
@@ -87,23 +88,21 @@ impl Admin {
             None => false,
         };
         match &self.part {
-            Part::Edge(edge) => Ok(json(StatusCode::OK, &edge.stats(with_users))),
+            Part::Edge(edge, _) => Ok(json(StatusCode::OK, &edge.stats(with_users))),
             Part::Publisher(_) => Err(Problem::new(Code::NotFound, "a publish API holds nothing to count")
                 .hint("edges have /stats; GET /channels, with a publish key, has who listens anywhere")),
         }
     }
 
     fn ready(&self) -> Result<Response, Problem> {
-        let is_leaving = match &self.part {
-            Part::Edge(edge) => !edge.is_ready(),
-            Part::Publisher(_) => false,
+        let (is_leaving, pulse) = match &self.part {
+            Part::Edge(edge, pulse) => (!edge.is_ready(), pulse.as_ref()),
+            Part::Publisher(pulse) => (false, Some(pulse)),
         };
         if is_leaving || self.draining.is_cancelled() {
             return Err(Problem::new(Code::Overloaded, "draining: new connections are not welcome any more"));
         }
-        if let Part::Publisher(pulse) = &self.part
-            && let Some(silence) = pulse.lost_for()
-        {
+        if let Some(silence) = pulse.and_then(|pulse| pulse.lost_for()) {
             let detail = format!("Redis has not answered for {} s", silence.as_secs());
             return Err(Problem::new(Code::BackboneUnavailable, detail));
         }

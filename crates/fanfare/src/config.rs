@@ -59,6 +59,8 @@ pub(crate) struct Config {
     pub(crate) drain_delay: Duration,
     /// Time over which the goodbyes are spread.
     pub(crate) drain_timeout: Duration,
+    /// Time without Redis after which an edge turns unready. None: it stays ready.
+    pub(crate) unready_after: Option<Duration>,
     /// Which log lines are written, as `tracing` directives.
     pub(crate) log: String,
     /// How they are written.
@@ -134,6 +136,7 @@ impl Config {
             namespaces: BTreeMap::new(),
             drain_delay,
             drain_timeout: Duration::from_secs(20),
+            unready_after: None,
             log: "info".to_owned(),
             log_format: LogFormat::Auto,
         }

@@ -14,7 +14,7 @@ use crate::config::{Config, Inputs, Mistakes, Role};
 use crate::front::Front;
 use crate::lifecycle::Lifecycle;
 use crate::process::{self, catch_signals, drain_times, listen};
-use crate::redis::look_first;
+use crate::redis::{Pulse, look_first};
 use crate::{banner, terminal};
 
 /// Reads the configuration, then runs until a signal.
@@ -45,10 +45,11 @@ async fn serve(config: &Config, hosts: LocalHosts) -> anyhow::Result<ExitCode> {
     let cors = Arc::new(Cors::loopback(hosts.clone()));
     let secrets = config.auth.secret.clone().map_or_else(made_up, Ok)?;
     let access = config.auth.dev_access(secrets.clone());
+    let pulse = config.unready_after.map(|after| Pulse::start(after, backbone.clone(), &lifecycle));
     let (edge, services) = Edge::new(backbone.clone(), config.edge.clone(), access, cors.clone(), &registry)?;
     let api = PublishApi::new(backbone, config.publish.clone(), PublishAccess::Dev, Some(secrets), &registry)?;
     let admin = Admin {
-        part: Part::Edge(edge.clone()),
+        part: Part::Edge(edge.clone(), pulse),
         registry,
         key: config.auth.admin_key.clone(),
         draining: lifecycle.draining().clone(),

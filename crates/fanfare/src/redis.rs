@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use fanfare_backbone::{Backbone, Finding, RedisConfig, Weight, check};
 use fanfare_protocol::Channel;
-use std::sync::Mutex;
+use std::sync::{Arc, Mutex};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -18,7 +18,7 @@ const FIRST_LOOK_TIMEOUT: Duration = Duration::from_secs(3);
 const PAUSE: Duration = Duration::from_secs(2);
 
 /// So long without Redis makes a publisher unready.
-const UNREADY_AFTER: Duration = Duration::from_secs(10);
+pub(crate) const PUBLISHER_UNREADY_AFTER: Duration = Duration::from_secs(10);
 
 /// Redis can't be used as it is: what is wrong, one sentence each.
 #[derive(Debug, thiserror::Error)]
@@ -88,26 +88,32 @@ fn pause() -> Duration {
     PAUSE.mul_f64(0.75 + fastrand::f64() / 2.0)
 }
 
-/// Whether a publisher can reach Redis: it asks all the time.
+/// Whether a process can reach Redis: it asks all the time.
 #[derive(Debug)]
 pub(crate) struct Pulse {
     /// When Redis answered last; at first, when the process began.
     heard: Mutex<Instant>,
+    /// So long without an answer is too long.
+    unready_after: Duration,
 }
 
 impl Pulse {
-    pub(crate) fn begin() -> Self {
-        Self { heard: Mutex::new(Instant::now()) }
+    /// One that beats until the process stops.
+    pub(crate) fn start(unready_after: Duration, backbone: Backbone, lifecycle: &Lifecycle) -> Arc<Self> {
+        let pulse = Arc::new(Self { heard: Mutex::new(Instant::now()), unready_after });
+        let (beating, stop) = (pulse.clone(), lifecycle.stopping().clone());
+        lifecycle.spawn_service("pulse", async move { beating.beat(&backbone, stop).await });
+        pulse
     }
 
     /// How long Redis has not answered, if that is too long.
     pub(crate) fn lost_for(&self) -> Option<Duration> {
         let heard = *self.heard.lock().expect("nobody panics while holding it");
-        Some(heard.elapsed()).filter(|silence| *silence >= UNREADY_AFTER)
+        Some(heard.elapsed()).filter(|silence| *silence >= self.unready_after)
     }
 
     /// Asks until `stop`.
-    pub(crate) async fn beat(&self, backbone: &Backbone, stop: CancellationToken) {
+    async fn beat(&self, backbone: &Backbone, stop: CancellationToken) {
         let channel = Channel::broadcast();
         loop {
             if backbone.standing(&channel).await.is_ok() {
@@ -130,7 +136,7 @@ mod tests {
     fn a_publisher_is_unready_after_10_seconds_without_redis() {
         let unready = |seconds| {
             let heard = Instant::now().checked_sub(Duration::from_secs(seconds)).expect("the machine runs longer");
-            Pulse { heard: Mutex::new(heard) }.lost_for().is_some()
+            Pulse { heard: Mutex::new(heard), unready_after: PUBLISHER_UNREADY_AFTER }.lost_for().is_some()
         };
         assert!(!unready(0) && !unready(8) && unready(10));
     }

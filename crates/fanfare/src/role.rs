@@ -12,7 +12,6 @@ use fanfare_edge::Edge;
 use fanfare_http::{Cors, Handler, Peer, Problem, Reply, ReplyFuture, Request};
 use fanfare_publish::PublishApi;
 use http::header::ORIGIN;
-use tokio_util::sync::CancellationToken;
 
 use crate::admin::{self, Admin, Part};
 use crate::args::RoleOptions;
@@ -20,7 +19,7 @@ use crate::config::{Config, Inputs, Mistakes, Role};
 use crate::lifecycle::{Drained, Lifecycle};
 use crate::openapi;
 use crate::process::{self, catch_signals, drain_times, listen};
-use crate::redis::{Pulse, look_first};
+use crate::redis::{PUBLISHER_UNREADY_AFTER, Pulse, look_first};
 
 /// `fanfare edge`.
 pub(crate) fn edge(options: RoleOptions) -> anyhow::Result<ExitCode> {
@@ -53,12 +52,13 @@ async fn serve_edge(config: &Config) -> anyhow::Result<ExitCode> {
 
     let registry = admin::registry()?;
     let cors = Arc::new(config.cors());
+    let pulse = config.unready_after.map(|after| Pulse::start(after, backbone.clone(), &lifecycle));
     let (edge, services) = Edge::new(backbone, config.edge.clone(), access, cors.clone(), &registry)?;
     for service in services {
         lifecycle.spawn_service(service.name, service.future);
     }
     let admin = Admin {
-        part: Part::Edge(edge.clone()),
+        part: Part::Edge(edge.clone(), pulse),
         registry,
         key: config.auth.admin_key.clone(),
         draining: lifecycle.draining().clone(),
@@ -80,11 +80,7 @@ async fn serve_publish(config: &Config) -> anyhow::Result<ExitCode> {
 
     let registry = admin::registry()?;
     let api = PublishApi::new(backbone.clone(), config.publish.clone(), access, config.auth.secret.clone(), &registry)?;
-    let (pulse, publisher) = (Arc::new(Pulse::begin()), Publisher::default());
-    lifecycle.spawn_service("pulse", {
-        let (pulse, stop) = (pulse.clone(), publisher.stop.clone());
-        async move { pulse.beat(&backbone, stop).await }
-    });
+    let pulse = Pulse::start(PUBLISHER_UNREADY_AFTER, backbone, &lifecycle);
     let admin = Admin {
         part: Part::Publisher(pulse),
         registry,
@@ -95,7 +91,7 @@ async fn serve_publish(config: &Config) -> anyhow::Result<ExitCode> {
     process::serve(&lifecycle, "server", listener, Arc::new(Open { cors, service: Service::Publish(api) }));
     process::serve(&lifecycle, "admin server", admin_listener, Arc::new(admin));
     say_listening("publish", address, admin_address, config);
-    Ok(lifecycle.run(signals, &publisher, drain_times(config)).await)
+    Ok(lifecycle.run(signals, &Publisher, drain_times(config)).await)
 }
 
 /// What a role can't start without; every mistake at once.
@@ -133,17 +129,13 @@ fn say_listening(role: &str, address: std::net::SocketAddr, admin: std::net::Soc
 }
 
 /// A publish API holds nobody: requests that run are answered, and that is all.
-#[derive(Debug, Default)]
-struct Publisher {
-    stop: CancellationToken,
-}
+#[derive(Debug)]
+struct Publisher;
 
 impl Drained for Publisher {
     async fn drain(&self, _: Duration) {}
 
-    fn stop(&self) {
-        self.stop.cancel();
-    }
+    fn stop(&self) {}
 }
 
 /// A role as its clients see it.

@@ -202,9 +202,11 @@ async fn without_redis_the_roles_start_and_wait_for_it() {
     let port = free_port();
     let url = format!("redis://127.0.0.1:{port}");
     let (edge, publisher) = (Role::start("edge", &url), Role::start("publish", &url));
+    let leaving = Role::start_with("edge", &url, &[("FANFARE_UNREADY_AFTER", "5s")]);
     assert_eq!((edge.readiness().await, publisher.readiness().await), (200, 200));
     assert_eq!(publisher.publisher(KEY).publish("server:7", "lost").await.status, 503);
     publisher.turns(503).await;
+    leaving.turns(503).await;
     assert_eq!(edge.readiness().await, 200, "an outage must not become the loss of every client");
     let health = Publisher::new(publisher.admin).get("/healthz").await;
     assert_eq!(health.status, 200, "a restart would not help");
@@ -215,6 +217,7 @@ async fn without_redis_the_roles_start_and_wait_for_it() {
     let _redis = Redis::start_at(port, &[]).expect("it starts");
     waiting.expect_connected().await;
     publisher.turns(200).await;
+    leaving.turns(200).await;
     publisher.publisher(KEY).publish("server:7", "heard").await.id();
     assert_eq!(waiting.next_data().await, "heard");
 }

@@ -92,9 +92,11 @@ const RETENTION: RangeInclusive<Duration> = Duration::from_secs(1)..=DAY;
 const HEARTBEAT: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(10 * 60);
 /// A connection that is closed has been of use for a while.
 const LIFETIME: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(30 * 24 * 60 * 60);
+/// Redis is asked every 2 s or so.
+const UNREADY: RangeInclusive<Duration> = Duration::from_secs(5)..=DAY;
 const DRAIN: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(60 * 60);
 
-pub(super) static SETTINGS: [Setting; 34] = [
+pub(super) static SETTINGS: [Setting; 35] = [
     Setting {
         variable: "FANFARE_EDGE_LISTEN",
         key: "edge.listen",
@@ -357,7 +359,7 @@ pub(super) static SETTINGS: [Setting; 34] = [
         kind: Kind::Value,
         meaning: "Time without an event after which a connection is closed; heartbeats are none.",
         expected: "off or a duration from 1s to 30days, such as 2h",
-        set: |config, text| set(&mut config.edge.idle_timeout, parse_lifetime(text)),
+        set: |config, text| set(&mut config.edge.idle_timeout, parse_lifetime(text, &LIFETIME)),
         get: |config| show_lifetime(config.edge.idle_timeout),
     },
     Setting {
@@ -367,7 +369,7 @@ pub(super) static SETTINGS: [Setting; 34] = [
         meaning: "Time after which any connection is closed, or up to a fifth earlier, so that those who came together \
                   don't leave together.",
         expected: "off or a duration from 1s to 30days, such as 12h",
-        set: |config, text| set(&mut config.edge.max_age, parse_lifetime(text)),
+        set: |config, text| set(&mut config.edge.max_age, parse_lifetime(text, &LIFETIME)),
         get: |config| show_lifetime(config.edge.max_age),
     },
     Setting {
@@ -387,6 +389,15 @@ pub(super) static SETTINGS: [Setting; 34] = [
         expected: "a duration up to 1h, such as 20s",
         set: |config, text| set(&mut config.drain_timeout, parse_duration(text, &DRAIN)),
         get: |config| show_duration(config.drain_timeout),
+    },
+    Setting {
+        variable: "FANFARE_UNREADY_AFTER",
+        key: "unready_after",
+        kind: Kind::Value,
+        meaning: "Time without Redis after which an edge turns unready. With it an outage of Redis takes away every client.",
+        expected: "off or a duration from 5s to 1day, such as 5m",
+        set: |config, text| set(&mut config.unready_after, parse_lifetime(text, &UNREADY)),
+        get: |config| show_lifetime(config.unready_after),
     },
     Setting {
         variable: "FANFARE_LOG",
@@ -549,11 +560,11 @@ fn show_address_limit(limit: AddressLimit) -> String {
 }
 
 /// A duration, or off.
-fn parse_lifetime(text: &str) -> Option<Option<Duration>> {
+fn parse_lifetime(text: &str, range: &RangeInclusive<Duration>) -> Option<Option<Duration>> {
     if text.trim().eq_ignore_ascii_case(OFF) {
         return Some(None);
     }
-    parse_duration(text, &LIFETIME).map(Some)
+    parse_duration(text, range).map(Some)
 }
 
 fn show_lifetime(lifetime: Option<Duration>) -> String {
@@ -652,6 +663,7 @@ mod tests {
             ("FANFARE_MAX_AGE", OFF),
             ("FANFARE_DRAIN_DELAY", "5s"),
             ("FANFARE_DRAIN_TIMEOUT", "20s"),
+            ("FANFARE_UNREADY_AFTER", OFF),
         ] {
             assert_eq!(shown(Role::Service, variable), default, "{variable}");
         }
