@@ -8,8 +8,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use fanfare_protocol::{
-    Answer, Caller, Channel, Confirmation, Draft, Epoch, Identity, Marker, Page, PageLimit, Partition, Partitions,
-    Point, Position, Published, Query, Retention, ShardIndex, Store,
+    Answer, ByNamespace, Caller, Channel, Confirmation, Draft, Epoch, Identity, Keep, Marker, Page, PageLimit,
+    Partition, Partitions, Point, Position, Published, Query, Retention, ShardIndex, Store,
 };
 use tokio::sync::mpsc;
 
@@ -31,6 +31,8 @@ const RETAINED_BYTES_MAX: usize = 1024 * 1024 * 1024;
 pub struct InProcess {
     partitions: Partitions,
     hubs: Vec<Arc<Hub>>,
+    /// What is kept of channels.
+    history: ByNamespace<Keep>,
     pub(crate) directory: Directory,
     /// Users who were disconnected, and when that may be forgotten; at most [`BLOCKS_MAX`].
     blocks: Mutex<Vec<(u64, String)>>,
@@ -70,11 +72,12 @@ impl InProcess {
         let identity = Identity { replication: fastrand::u64(..), run: fastrand::u64(..), first_history: true };
         let hub = |_| {
             let (links, subscribers) = (HashMap::new(), HashMap::new());
-            let inside = Inside { store: Store::new(retention), links, subscribers, links_opened: 0 };
+            let inside = Inside { store: Store::new(retention.clone()), links, subscribers, links_opened: 0 };
             Arc::new(Hub { identity, inside: Mutex::new(inside) })
         };
+        let hubs = partitions.all().map(hub).collect();
         let (directory, blocks) = (Directory::default(), Mutex::default());
-        Self { partitions, hubs: partitions.all().map(hub).collect(), directory, blocks }
+        Self { partitions, hubs, history: retention.history, directory, blocks }
     }
 
     pub(crate) fn partitions(&self) -> Partitions {
@@ -85,7 +88,8 @@ impl InProcess {
         let publish = |draft: Draft| {
             let partition = self.partitions.of(&draft.channel);
             let retained_bytes_max = RETAINED_BYTES_MAX / usize::from(self.partitions.count());
-            let (point, repeated) = match self.hub(partition).publish(draft, retained_bytes_max) {
+            let keep = *self.history.of(&draft.channel);
+            let (point, repeated) = match self.hub(partition).publish(draft, keep, retained_bytes_max) {
                 Ok(Published::Now(point, _)) => (point, false),
                 Ok(Published::Before(point)) => (point, true),
                 Ok(Published::Mismatch) => return Err(PublishError::Mismatch),
@@ -94,6 +98,10 @@ impl InProcess {
             Ok(Receipt { partition, point, repeated })
         };
         drafts.into_iter().map(publish).collect()
+    }
+
+    pub(crate) fn purge(&self, channel: &Channel) -> Point {
+        self.hub(self.partitions.of(channel)).purge(channel.clone())
     }
 
     pub(crate) fn standing(&self, channel: &Channel) -> Marker {
@@ -193,14 +201,14 @@ impl Hub {
         Caller { now: now(), identity: self.identity, new_epoch: Epoch::from_random(fastrand::u64(..)) }
     }
 
-    fn publish(&self, draft: Draft, retained_bytes_max: usize) -> Result<Published, BackboneError> {
+    fn publish(&self, draft: Draft, keep: Keep, retained_bytes_max: usize) -> Result<Published, BackboneError> {
         let caller = self.caller();
         let mut inside = self.lock();
         inside.store.expire(caller.now);
         if inside.store.retained_bytes() >= retained_bytes_max {
             return Err(BackboneError::Full);
         }
-        let published = inside.store.publish(caller, draft);
+        let published = inside.store.publish(caller, draft, keep);
         if let Published::Now(point, event) = &published {
             let Inside { links, subscribers, .. } = &mut *inside;
             for link in subscribers.get(&event.channel).into_iter().flatten() {
@@ -208,6 +216,17 @@ impl Hub {
             }
         }
         Ok(published)
+    }
+
+    fn purge(&self, channel: Channel) -> Point {
+        let caller = self.caller();
+        let mut inside = self.lock();
+        let (point, purge) = inside.store.purge(caller, channel);
+        let Inside { links, subscribers, .. } = &mut *inside;
+        for link in subscribers.get(&purge.channel).into_iter().flatten() {
+            send(links, *link, LinkEvent::Purged(point.epoch, purge.clone()));
+        }
+        point
     }
 
     fn subscribe(&self, link: u64, channels: Vec<Channel>) {

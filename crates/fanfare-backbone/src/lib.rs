@@ -116,6 +116,19 @@ impl Backbone {
         }
     }
 
+    /// Empties a channel's history, and says from where on it has one again: who comes back from below is told a gap,
+    /// who is listening notices nothing. A channel that is not known is emptied all the same: edges may still hold
+    /// what they have heard of it.
+    ///
+    /// # Errors
+    /// The backbone can't be reached; the history may be empty or not.
+    pub async fn purge(&self, channel: &Channel) -> Result<Point, BackboneError> {
+        match self {
+            Self::InProcess(backbone) => Ok(backbone.purge(channel)),
+            Self::Redis(backbone) => Ok(backbone.purge(channel).await?),
+        }
+    }
+
     /// Where a channel and its partition stand now.
     ///
     /// # Errors

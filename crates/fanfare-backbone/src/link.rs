@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use fanfare_protocol::{Answer, Channel, Confirmation, Epoch, Marker, Query, ShardIndex, SharedEvent};
+use fanfare_protocol::{Answer, Channel, Confirmation, Epoch, Marker, Purge, Query, ShardIndex, SharedEvent};
 
 use crate::BackboneError;
 use crate::in_process::HubLink;
@@ -17,6 +17,8 @@ pub enum LinkEvent {
     MarkerConfirmed,
     /// An event of a subscribed channel.
     Event(Epoch, SharedEvent),
+    /// A purge of a subscribed channel.
+    Purged(Epoch, Purge),
     /// A barrier's marker.
     Marker(Arc<Marker>),
     /// A barrier's script has ended.

@@ -10,15 +10,14 @@ use fanfare_backbone::{
     Backbone, Block, Counted, Link, LinkEvent, Node, NodeId, PublishError, RedisConfig, Secret, all_edges,
 };
 use fanfare_protocol::{
-    Answer, Channel, Confirmation, Content, Draft, Idempotency, PageLimit, Partitions, Position, Query, Retention,
-    UserId,
+    Answer, ByNamespace, Channel, Confirmation, Content, Draft, Idempotency, Keep, PageLimit, Partitions, Position,
+    Query, Retention, UserId,
 };
 use support::{Flavour, PATIENCE, Server};
 use tokio::time::timeout;
 
 const RETENTION: Retention = Retention {
-    history_size: 5,
-    history_age: Duration::from_secs(300),
+    history: ByNamespace::everywhere(Keep { events_max: 5, age: Some(Duration::from_secs(300)) }),
     forget_age: Duration::from_secs(600),
     idempotency_window: Duration::from_secs(300),
 };

@@ -5,14 +5,13 @@ mod support;
 use std::time::{Duration, Instant};
 
 use fanfare_backbone::{Backbone, Counted, LEASE, Node, NodeId, RedisConfig, ReportError, Secret};
-use fanfare_protocol::{Channel, Retention, UserId};
+use fanfare_protocol::{ByNamespace, Channel, Keep, Retention, UserId};
 use redis::Value;
 use support::{FLAVOURS, PATIENCE, Server};
 use tokio::time::sleep;
 
 const RETENTION: Retention = Retention {
-    history_size: 100,
-    history_age: Duration::from_secs(300),
+    history: ByNamespace::everywhere(Keep { events_max: 100, age: Some(Duration::from_secs(300)) }),
     forget_age: Duration::from_secs(600),
     idempotency_window: Duration::from_secs(300),
 };

@@ -11,15 +11,15 @@ use fanfare_backbone::{
     Backbone, BackboneError, Link, LinkEvent, PublishError, Receipt, RedisConfig, RedisError, Secret,
 };
 use fanfare_protocol::{
-    Channel, Content, Draft, Idempotency, Marker, PageLimit, Partition, Point, Position, Query, Retention,
+    ByNamespace, Channel, Content, Draft, Idempotency, Keep, Marker, PageLimit, Partition, Point, Position, Query,
+    Retention,
 };
 use redis::Value;
 use support::{FLAVOURS, PATIENCE, Server};
 use tokio::time::{Instant, sleep, timeout};
 
 const RETENTION: Retention = Retention {
-    history_size: 100,
-    history_age: Duration::from_secs(300),
+    history: ByNamespace::everywhere(Keep { events_max: 100, age: Some(Duration::from_secs(300)) }),
     forget_age: Duration::from_secs(600),
     idempotency_window: Duration::from_secs(300),
 };

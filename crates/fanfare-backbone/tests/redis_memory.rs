@@ -5,13 +5,12 @@ mod support;
 use std::time::{Duration, Instant};
 
 use fanfare_backbone::{Backbone, RedisConfig, Secret};
-use fanfare_protocol::{Content, Draft, EventType, Retention, UserId};
+use fanfare_protocol::{ByNamespace, Content, Draft, EventType, Keep, Retention, UserId};
 use redis::Value;
 use support::{FLAVOURS, Server};
 
 const RETENTION: Retention = Retention {
-    history_size: 100,
-    history_age: Duration::from_secs(3_600),
+    history: ByNamespace::everywhere(Keep { events_max: 100, age: Some(Duration::from_secs(3_600)) }),
     forget_age: Duration::from_secs(7_200),
     idempotency_window: Duration::from_secs(300),
 };

@@ -7,14 +7,13 @@ use std::time::Duration;
 use fanfare_backbone::{
     Backbone, BackboneError, Finding, PublishError, Receipt, RedisConfig, RedisError, Secret, Weight, check,
 };
-use fanfare_protocol::{Channel, Content, Draft, Idempotency, PageLimit, Retention};
+use fanfare_protocol::{ByNamespace, Channel, Content, Draft, Idempotency, Keep, PageLimit, Retention};
 use redis::Value;
 use support::{FLAVOURS, Flavour, PATIENCE, Server};
 use tokio::time::{Instant, sleep, timeout};
 
 const RETENTION: Retention = Retention {
-    history_size: 100,
-    history_age: Duration::from_secs(300),
+    history: ByNamespace::everywhere(Keep { events_max: 100, age: Some(Duration::from_secs(300)) }),
     forget_age: Duration::from_secs(600),
     idempotency_window: Duration::from_secs(300),
 };

@@ -1,6 +1,7 @@
 //! How an edge treats its connections.
 
 use std::ops::RangeInclusive;
+use std::sync::Arc;
 use std::time::Duration;
 
 use fanfare_http::TrustedProxies;
@@ -61,6 +62,9 @@ pub struct EdgeConfig {
     /// Calls at the same time at most, where the file limit allows it: each has a socket to its caller, and one to its
     /// backend until that has answered.
     pub calls_max: usize,
+    /// Newest events of each channel that a fresh connection gets where it doesn't say how many it wants.
+    #[serde(skip)]
+    pub replay: Arc<ByNamespace<u16>>,
     /// Workers that share the connections. None: one for each core.
     pub shards: Option<usize>,
     /// Whether it is told who follows a channel. Never of the broadcast.
@@ -124,6 +128,7 @@ impl Default for EdgeConfig {
             send_buffer_bytes: 64 * 1024,
             routes: Routes::default(),
             calls_max: 4_096,
+            replay: Arc::new(ByNamespace::everywhere(0)),
             shards: None,
             presence: ByNamespace::everywhere(false),
         }

@@ -143,11 +143,13 @@ impl FeedDriver {
         match arrival {
             LinkEvent::Event(epoch, event) => {
                 self.metrics.events_received.inc();
-                let mut followers = feed.followers(&event.channel);
-                while followers != 0 {
-                    let shard = followers.trailing_zeros() as usize;
-                    followers &= followers - 1;
+                for shard in shards(feed.followers(&event.channel)) {
                     self.shards[shard].stream.push(Delivery::Event(epoch, event.clone()));
+                }
+            }
+            LinkEvent::Purged(epoch, purge) => {
+                for shard in shards(feed.followers(&purge.channel)) {
+                    self.shards[shard].stream.push(Delivery::Purged(epoch, purge.clone()));
                 }
             }
             LinkEvent::Confirmed(channel, what) => feed.confirmed(now, &channel, what, actions),
@@ -173,4 +175,13 @@ impl FeedDriver {
         }
         true
     }
+}
+
+/// The shards of a set, a bit each.
+fn shards(mut set: u64) -> impl Iterator<Item = usize> {
+    std::iter::from_fn(move || {
+        let shard = (set != 0).then_some(set.trailing_zeros() as usize)?;
+        set &= set - 1;
+        Some(shard)
+    })
 }

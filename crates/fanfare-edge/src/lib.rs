@@ -62,6 +62,7 @@ use shard::{Adoption, Command, FeedPort, Hello, Lease, Opening, Shard, ShardPart
 use stats::ShardLoad;
 pub use stats::{NamespaceStats, ShardStats, Stats, UserStats};
 use stream::Stream;
+pub use subscription::REPLAY_MAX;
 use subscription::Subscription;
 
 /// Commands that may wait for a shard. Past it new streams are refused.

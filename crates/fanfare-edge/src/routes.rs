@@ -46,7 +46,7 @@ enum Purpose {
 /// What holds on a route where the request doesn't say otherwise.
 #[derive(Debug)]
 pub(crate) struct Defaults {
-    pub(crate) replay: u16,
+    pub(crate) replay: Option<u16>,
     pub(crate) unnamed: bool,
     pub(crate) heartbeat: Heartbeat,
 }

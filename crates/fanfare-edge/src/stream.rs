@@ -61,7 +61,7 @@ fn cost(delivery: &Delivery) -> usize {
         Delivery::Event(_, event) => event.cost(),
         Delivery::Answer(_, Answer::Page(_, page)) => page.events.iter().map(|event| event.cost()).sum(),
         Delivery::Answer(_, Answer::Lasts(lasts, ..)) => size_of_val(&**lasts),
-        Delivery::Cut(_) | Delivery::Break => size_of::<Event>(),
+        Delivery::Purged(..) | Delivery::Cut(_) | Delivery::Break => size_of::<Event>(),
     }
 }
 

@@ -1,12 +1,13 @@
 //! What a subscriber asks for: read from path, query, header and body, and checked here, once.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 use std::time::SystemTime;
 
 use fanfare_auth::{Access, Subscriber};
 use fanfare_http::{Code, Problem, Query, Request, accept_json, from_json_object, path_segments, read_body};
 use fanfare_protocol::sse::Naming;
-use fanfare_protocol::{Channel, Cursor, Start, TypePattern, UserId, encode_changes};
+use fanfare_protocol::{ByNamespace, Channel, Cursor, Start, TypePattern, UserId, encode_changes};
 use http::{HeaderMap, Method};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
@@ -23,7 +24,7 @@ const TARGET_BYTES_MAX: usize = 8 * 1024;
 const BODY_BYTES_MAX: usize = 64 * 1024;
 
 /// Events that `replay` may ask for, for each channel.
-pub(crate) const REPLAY_MAX: u16 = 1_000;
+pub const REPLAY_MAX: u16 = 1_000;
 
 /// Type filters of one connection at most.
 const TYPES_MAX: usize = 100;
@@ -63,7 +64,7 @@ struct Body {
 impl Body {
     /// What a route sets stands where a body would: below the query.
     fn of(defaults: &Defaults) -> Self {
-        Self { replay: Some(defaults.replay), unnamed: Some(defaults.unnamed), ..Self::default() }
+        Self { replay: defaults.replay, unnamed: Some(defaults.unnamed), ..Self::default() }
     }
 }
 
@@ -105,11 +106,16 @@ impl Subscription {
         };
         let last_event_id = last_event_id(&parts.headers, &query, &body)?;
         let replay = match (query.once("replay")?, body.replay) {
-            (None, replay) => replay.unwrap_or(0),
-            (Some(text), _) => replay(text)?,
+            (None, replay) => replay,
+            (Some(text), _) => Some(replay(text)?),
         };
         let start = match last_event_id.as_deref().map(Cursor::parse) {
-            None => Start::Fresh { replay: replay.min(REPLAY_MAX) },
+            None => Start::Fresh {
+                replay: match replay {
+                    Some(asked) => Arc::new(ByNamespace::everywhere(asked.min(REPLAY_MAX))),
+                    None => config.replay.clone(),
+                },
+            },
             Some(Ok(cursor)) => Start::Cursor(cursor),
             Some(Err(_)) => Start::Unknown,
         };
@@ -169,7 +175,7 @@ impl Subscription {
             types: Vec::new(),
             naming: naming(query.once("unnamed")?, Some(defaults.unnamed))?,
             heartbeat: query.once("heartbeat")?.map_or_else(|| Ok(defaults.heartbeat.clone()), heartbeat)?,
-            start: Start::Fresh { replay: 0 },
+            start: Start::Fresh { replay: Arc::new(ByNamespace::everywhere(0)) },
             changes: None,
         })
     }

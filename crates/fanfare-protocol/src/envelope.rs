@@ -7,17 +7,35 @@
 //! ```text
 //! entry    = "1 " pos " " prev ("=" / "~") tail      prev: of the channel, exact or not
 //! tail     = " " name-bytes " " key-bytes " " ttl " " name key data
-//! message  = "1 " epoch " " entry
+//! message  = "1 " epoch " " (entry / purge)
+//! purge    = "2 " pos " " prev ("=" / "~") " purge"  never in a list
 //! ```
 //! Numbers are decimal; 0 bytes and a ttl of 0 mean none. Name, key and data follow one another unseparated.
+//!
+//! A program that knows no entries of version 2 takes a purge for a damaged stream: it opens its link again, finds that
+//! the channel has moved, and tells a gap. Nothing is delivered that shouldn't be.
 
 use std::num::NonZeroU32;
 
 use memchr::memchr;
 
-use crate::{Channel, Content, Epoch, Event, EventType, Key, Last, NAME_BYTES_MAX, NameError, Position, digits};
+use crate::{Channel, Content, Epoch, Event, EventType, Key, Last, NAME_BYTES_MAX, NameError, Position, Purge, digits};
 
 const VERSION: &[u8] = b"1";
+
+/// Of what stands in an entry's place and is no event.
+const OTHER_VERSION: &[u8] = b"2";
+
+const PURGE: &[u8] = b"purge";
+
+/// What comes for a channel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Message {
+    /// Something was published.
+    Event(Event),
+    /// The history was emptied.
+    Purge(Purge),
+}
 
 /// Why bytes are no entry and no message. Somebody else wrote them, or something cut them off.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -67,6 +85,15 @@ pub fn encode_message(epoch: Epoch, event: &Event) -> Vec<u8> {
     out
 }
 
+/// A purge as it travels.
+pub fn encode_purge(epoch: Epoch, purge: &Purge) -> Vec<u8> {
+    let mut out = [VERSION, b" ", epoch.as_str().as_bytes(), b" ", OTHER_VERSION, b" "].concat();
+    write_place(&mut out, purge.pos, purge.prev);
+    out.push(b' ');
+    out.extend_from_slice(PURGE);
+    out
+}
+
 /// Reads an entry of a channel's history.
 ///
 /// # Errors
@@ -95,22 +122,37 @@ pub fn decode_entry(channel: Channel, entry: &[u8]) -> Result<Event, EnvelopeErr
 ///
 /// # Errors
 /// As [`decode_entry`].
-pub fn decode_message(channel: Channel, message: &[u8]) -> Result<(Epoch, Event), EnvelopeError> {
+pub fn decode_message(channel: Channel, message: &[u8]) -> Result<(Epoch, Message), EnvelopeError> {
     let mut unread = Unread(message);
     unread.version()?;
     let epoch = std::str::from_utf8(unread.field("an epoch")?).ok().and_then(Epoch::parse);
     let epoch = epoch.ok_or(EnvelopeError::Header("an epoch"))?;
-    Ok((epoch, decode_entry(channel, unread.0)?))
+    let message = match unread.0.strip_prefix(OTHER_VERSION).and_then(|rest| rest.strip_prefix(b" ")) {
+        Some(rest) => Message::Purge(decode_purge(channel, rest)?),
+        None => Message::Event(decode_entry(channel, unread.0)?),
+    };
+    Ok((epoch, message))
+}
+
+fn decode_purge(channel: Channel, rest: &[u8]) -> Result<Purge, EnvelopeError> {
+    let mut unread = Unread(rest);
+    let pos = Position(unread.number("a position", Position::MAX.0)?);
+    let prev = unread.last()?;
+    if unread.0 == PURGE { Ok(Purge { channel, pos, prev }) } else { Err(EnvelopeError::Header("a purge")) }
 }
 
 fn write_entry(out: &mut Vec<u8>, event: &Event) {
     out.extend_from_slice(VERSION);
     out.push(b' ');
-    digits::push_decimal(out, event.pos.0);
-    out.push(b' ');
-    digits::push_decimal(out, event.prev.pos.0);
-    out.push(if event.prev.exact { b'=' } else { b'~' });
+    write_place(out, event.pos, event.prev);
     write_tail(out, &event.content);
+}
+
+fn write_place(out: &mut Vec<u8>, pos: Position, prev: Last) {
+    digits::push_decimal(out, pos.0);
+    out.push(b' ');
+    digits::push_decimal(out, prev.pos.0);
+    out.push(if prev.exact { b'=' } else { b'~' });
 }
 
 fn write_tail(out: &mut Vec<u8>, content: &Content) {
@@ -209,6 +251,8 @@ mod tests {
         assert_eq!(encode_entry(&full()), "1 12 0~ 10 3 60 größe: xcpu{\"a\": 1}\n".as_bytes());
         let epoch = Epoch::parse("k3f9x2").expect("valid");
         assert_eq!(encode_message(epoch, &plain("")), b"1 k3f9x2 1 12 7= 0 0 0 ");
+        let purge = Purge { channel: channel(), pos: Position(12), prev: Last { pos: Position(7), exact: false } };
+        assert_eq!(encode_purge(epoch, &purge), b"1 k3f9x2 2 12 7~ purge");
     }
 
     #[test]
@@ -253,6 +297,9 @@ mod tests {
         assert_eq!(decode_message(channel(), b"1 k3f9 1 12 7= 0 0 0 "), Err(Header("an epoch")));
         assert_eq!(decode_message(channel(), b"1 k3f9\xff2 1 12 7= 0 0 0 "), Err(Header("an epoch")));
         assert_eq!(decode_message(channel(), b"2 k3f9x2 1 12 7= 0 0 0 "), Err(Version(2)));
+        assert_eq!(decode_message(channel(), b"1 k3f9x2 2 12 7= else"), Err(Header("a purge")));
+        assert_eq!(decode_message(channel(), b"1 k3f9x2 2 12 7="), Err(Cut(last)));
+        assert_eq!(decode_entry(channel(), b"2 12 7= purge"), Err(Version(2)), "none rests in a list");
         assert_eq!(decode_message(channel(), b"1 k3f9x2 3 12 7= 0 0 0 "), Err(Version(3)));
     }
 
@@ -280,7 +327,11 @@ mod tests {
         fn an_event_is_read_as_it_was_written(event in events(), epoch: u64) {
             let epoch = Epoch::from_random(epoch);
             prop_assert_eq!(decode_entry(channel(), &encode_entry(&event)), Ok(event.clone()));
-            prop_assert_eq!(decode_message(channel(), &encode_message(epoch, &event)), Ok((epoch, event)));
+            let purge = Purge { channel: channel(), pos: event.pos, prev: event.prev };
+            let sent = decode_message(channel(), &encode_message(epoch, &event));
+            prop_assert_eq!(sent, Ok((epoch, Message::Event(event))));
+            let sent = decode_message(channel(), &encode_purge(epoch, &purge));
+            prop_assert_eq!(sent, Ok((epoch, Message::Purge(purge))));
         }
 
         #[test]

@@ -141,6 +141,17 @@ impl Event {
     }
 }
 
+/// A channel's history was emptied. It has a place in the channel's chain, as an event has, and is never delivered.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Purge {
+    /// Whose history.
+    pub channel: Channel,
+    /// Its place in the partition: everything of the channel before it is gone.
+    pub pos: Position,
+    /// Where the channel stood before it.
+    pub prev: Last,
+}
+
 /// An event that waits for its position.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Draft {

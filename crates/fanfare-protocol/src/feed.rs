@@ -11,7 +11,7 @@ use std::time::Duration;
 use indexmap::IndexMap;
 
 use crate::rules::{Rule, on, visited};
-use crate::{Answer, Channel, Epoch, Marker, Read, SharedEvent, WishBatch};
+use crate::{Answer, Channel, Epoch, Marker, Purge, Read, SharedEvent, WishBatch};
 
 /// Shards of an edge at most: a set of them is one machine word.
 pub const SHARDS_MAX: usize = 64;
@@ -24,6 +24,8 @@ pub const BATCH_MAX: usize = 1_000;
 pub enum Delivery {
     /// An event of a channel that the shard wants.
     Event(Epoch, SharedEvent),
+    /// A purge of such a channel.
+    Purged(Epoch, Purge),
     /// The point that divides what history has from what is live.
     Cut(Cut),
     /// Something may be missing here.
@@ -302,7 +304,7 @@ impl Feed {
         }
     }
 
-    /// The shards, a bit each, that an event of this channel goes to.
+    /// The shards, a bit each, that an event or a purge of this channel goes to.
     pub fn followers(&self, channel: &Channel) -> u64 {
         self.subscriptions.get(channel).map_or(0, |subscription| subscription.shards)
     }

@@ -28,9 +28,12 @@ pub use cursor::{
     CHANGES_BYTES_MAX, Change, ChangesTooLong, Cursor, CursorError, ID_BYTES_MAX, SESSION_BYTES_MAX, decode_changes,
     encode_changes, write_cursor, write_point,
 };
-pub use envelope::{EnvelopeError, decode_entry, decode_message, encode_entry, encode_message, entry_tail};
+pub use envelope::{
+    EnvelopeError, Message, decode_entry, decode_message, encode_entry, encode_message, encode_purge, entry_tail,
+};
 pub use event::{
-    Content, Draft, Event, EventType, Idempotency, Key, Last, NAME_BYTES_MAX, NameError, RESERVED_TYPES, SharedEvent,
+    Content, Draft, Event, EventType, Idempotency, Key, Last, NAME_BYTES_MAX, NameError, Purge, RESERVED_TYPES,
+    SharedEvent,
 };
 pub use feed::{Action, BATCH_MAX, Confirmation, Cut, Delivery, Feed, FeedTiming, SHARDS_MAX, ShardIndex};
 pub use machine::{ConnectionKey, Gap, GapReason, Id, Machine, MachineLimits, Outlet, Patch, Replayed, Start};
@@ -40,5 +43,5 @@ pub use pattern::{DEFAULT_TYPE, Pattern, PatternError, TypePattern, TypePatternE
 pub use poll::{POLL_BYTES_MAX, POLL_EVENTS_MAX, Poll};
 pub use position::{Epoch, Point, Position};
 pub use rules::Rule;
-pub use store::{Caller, Identity, Marker, Page, PageLimit, Published, Retention, Store};
+pub use store::{Caller, Identity, Keep, Marker, Page, PageLimit, Published, Retention, Store};
 pub use wishes::{Answer, Query, Read, WishBatch, Wishes};

@@ -1,6 +1,6 @@
 //! What is set for each namespace: the part of a channel's name before the first `:`.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 
 use crate::Channel;
 
@@ -10,21 +10,17 @@ pub struct ByNamespace<T> {
     /// Where a namespace has none of its own.
     pub elsewhere: T,
     /// By the namespace's name; as many as are configured.
-    pub own: HashMap<Box<str>, T>,
+    pub own: BTreeMap<Box<str>, T>,
 }
 
 impl<T> ByNamespace<T> {
     /// The same everywhere.
-    pub fn everywhere(value: T) -> Self {
-        Self { elsewhere: value, own: HashMap::new() }
+    pub const fn everywhere(value: T) -> Self {
+        Self { elsewhere: value, own: BTreeMap::new() }
     }
 
     /// The channel's value.
     pub fn of(&self, channel: &Channel) -> &T {
-        // Most deployments configure none: then nothing is hashed.
-        if self.own.is_empty() {
-            return &self.elsewhere;
-        }
         self.own.get(channel.namespace()).unwrap_or(&self.elsewhere)
     }
 

@@ -55,6 +55,9 @@ pub enum Rule {
     BackstopPrev,
     BackstopLast,
     BackstopGapFirst,
+    Kept,
+    PurgeLast,
+    PurgeTail,
 }
 
 /// Marks a branch that the simulator is to take. Nothing in the service.

@@ -8,7 +8,7 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::time::Duration;
 
 use crate::rules::{Rule, on, visited};
-use crate::{Channel, Draft, Epoch, Event, Last, Point, Position, SharedEvent};
+use crate::{ByNamespace, Channel, Draft, Epoch, Event, Last, Point, Position, Purge, SharedEvent};
 
 /// Forgotten channels that one publish sweeps, at most: more than it can add.
 const SWEEP_MAX: usize = 2;
@@ -17,15 +17,23 @@ const POP_MAX: usize = 4;
 /// Expired histories and idempotency keys that one publish clears away, at most.
 const EXPIRE_MAX: usize = 8;
 
+/// What is kept of a channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keep {
+    /// Events at most.
+    pub events_max: usize,
+    /// Age at which a retained event may go, and with the newest one the whole history. None: it is kept until it is
+    /// pushed out, and the channel isn't forgotten.
+    pub age: Option<Duration>,
+}
+
 /// How long things are kept.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Retention {
-    /// Events of a channel at most.
-    pub history_size: usize,
-    /// Age at which a retained event may go, and with the newest one the whole history.
-    pub history_age: Duration,
-    /// Age at which a channel's last position is forgotten and the partition's floor rises instead. At least
-    /// `history_age`.
+    /// Events of channels.
+    pub history: ByNamespace<Keep>,
+    /// Age at which a channel's last position is forgotten and the partition's floor rises instead. At least every
+    /// age in `history`.
     pub forget_age: Duration,
     /// How long an idempotency key is remembered.
     pub idempotency_window: Duration,
@@ -65,6 +73,13 @@ pub enum Published {
     Before(Point),
     /// The idempotency key had published something else.
     Mismatch,
+}
+
+impl Retention {
+    /// Twice the longest age, so that a client that was away for just that long is told so.
+    pub fn forget_age(history: &ByNamespace<Keep>) -> Duration {
+        history.all().filter_map(|keep| keep.age).max().unwrap_or_default() * 2
+    }
 }
 
 /// What a barrier sends through the subscription: where the partition stood when it ran. Where it *arrives* in the
@@ -149,6 +164,8 @@ pub struct Store {
     meta: Option<Meta>,
     lasts: HashMap<Channel, Position>,
     lasts_by_age: BTreeSet<(Position, Channel)>,
+    /// Channels that are never forgotten: their last positions, where `lasts` no longer has them.
+    kept: HashMap<Channel, Position>,
     histories: HashMap<Channel, History>,
     retained_bytes: usize,
     histories_by_expiry: BTreeSet<(Position, Channel)>,
@@ -164,6 +181,7 @@ impl Store {
             meta: None,
             lasts: HashMap::new(),
             lasts_by_age: BTreeSet::new(),
+            kept: HashMap::new(),
             histories: HashMap::new(),
             retained_bytes: 0,
             histories_by_expiry: BTreeSet::new(),
@@ -172,9 +190,9 @@ impl Store {
         }
     }
 
-    /// Gives a draft its place, keeps it and answers with it. Whoever calls this sends the event to its
-    /// subscribers before anything else happens to the store.
-    pub fn publish(&mut self, caller: Caller, draft: Draft) -> Published {
+    /// Gives a draft its place, keeps it for as long as is asked, and answers with it. Whoever calls this sends the
+    /// event to its subscribers before anything else happens to the store.
+    pub fn publish(&mut self, caller: Caller, draft: Draft, keep: Keep) -> Published {
         let now = caller.now;
         self.expire(now);
         if let Some(idempotency) = draft.idempotency
@@ -186,27 +204,71 @@ impl Store {
         }
         self.ensure(caller);
         self.sweep(now);
-        let meta = self.meta.as_mut().expect("ensured above");
-        let pos = Position((meta.last.0 + 1).max(now.0));
-        let prev = match self.lasts.get(&draft.channel) {
-            Some(&pos) => Last { pos, exact: true },
-            None if on(Rule::FloorPrev) => {
-                visited!("a publish to an unknown channel");
-                Last { pos: meta.floor, exact: false }
-            }
-            None => Last { pos: Position(0), exact: false },
-        };
-        let event = SharedEvent::new(Event { channel: draft.channel, pos, prev, content: draft.content });
-        meta.last = pos;
-        let point = Point { epoch: meta.epoch, pos };
-        self.retain(now, &event);
-        self.set_last(&event.channel, pos);
+        let (point, prev) = self.take_place(now, &draft.channel);
+        let event = SharedEvent::new(Event { channel: draft.channel, pos: point.pos, prev, content: draft.content });
+        self.retain(now, &event, keep);
+        match keep.age {
+            None => _ = self.kept.insert(event.channel.clone(), point.pos),
+            Some(_) => _ = self.kept.remove(&event.channel),
+        }
         if let Some(idempotency) = draft.idempotency {
             let expires = after(now, self.retention.idempotency_window);
             self.remembered.insert(idempotency.digest, Remembered { point, body: idempotency.body, expires });
             self.remembered_by_expiry.insert((expires, idempotency.digest));
         }
         Published::Now(point, event)
+    }
+
+    /// Empties a channel's history. That takes a place of its own in the channel's chain, so that whoever comes back
+    /// from below it is told. Whoever calls this sends the purge to the channel's subscribers before anything else
+    /// happens to the store.
+    pub fn purge(&mut self, caller: Caller, channel: Channel) -> (Point, Purge) {
+        self.expire(caller.now);
+        self.ensure(caller);
+        let before = self.last(&channel);
+        let (mut point, prev) = self.take_place(caller.now, &channel);
+        if !on(Rule::PurgeLast)
+            && let Some(before) = before
+        {
+            point.pos = before;
+            self.set_last(&channel, before);
+        }
+        if let Some(history) = self.histories.remove(&channel) {
+            self.histories_by_expiry.remove(&(history.expires, channel.clone()));
+            self.retained_bytes -= history.bytes;
+        }
+        self.kept.remove(&channel);
+        (point, Purge { channel, pos: point.pos, prev })
+    }
+
+    /// The next place in the partition, taken by this channel, and where the channel stood before.
+    fn take_place(&mut self, now: Position, channel: &Channel) -> (Point, Last) {
+        let prev = self.last(channel);
+        let meta = self.meta.as_mut().expect("ensured above");
+        let pos = Position((meta.last.0 + 1).max(now.0));
+        let prev = match prev {
+            Some(pos) => Last { pos, exact: true },
+            None if on(Rule::FloorPrev) => {
+                visited!("an unknown channel takes a place");
+                Last { pos: meta.floor, exact: false }
+            }
+            None => Last { pos: Position(0), exact: false },
+        };
+        meta.last = pos;
+        let point = Point { epoch: meta.epoch, pos };
+        self.set_last(channel, pos);
+        (point, prev)
+    }
+
+    /// Where a channel stands, if that is known.
+    fn last(&self, channel: &Channel) -> Option<Position> {
+        let recent = self.lasts.get(channel);
+        let kept = || {
+            let kept = self.kept.get(channel).filter(|_| on(Rule::Kept));
+            visited!("a channel is known only because it is kept", if kept.is_some());
+            kept
+        };
+        recent.or_else(kept).copied()
     }
 
     /// Says where the partition and some of its channels stand. Whoever calls this sends the marker through the
@@ -223,7 +285,7 @@ impl Store {
             base: meta.base,
             last: meta.last,
             floor: meta.floor,
-            lasts: channels.into_iter().map(|channel| (channel.clone(), self.lasts.get(&channel).copied())).collect(),
+            lasts: channels.into_iter().map(|channel| (channel.clone(), self.last(&channel))).collect(),
         }
     }
 
@@ -244,7 +306,7 @@ impl Store {
 
     /// Where some channels stand, and then the floor and the epoch: plain reads, the channels first.
     pub fn lasts(&self, channels: &[Channel]) -> (Vec<Option<Position>>, Position, Option<Epoch>) {
-        let lasts = channels.iter().map(|channel| self.lasts.get(channel).copied()).collect();
+        let lasts = channels.iter().map(|channel| self.last(channel)).collect();
         let meta = self.meta.as_ref();
         (lasts, meta.map_or(Position(0), |meta| meta.floor), meta.map(|meta| meta.epoch))
     }
@@ -288,7 +350,8 @@ impl Store {
         }
     }
 
-    /// Forgets channels that nobody published to for long, and raises the floor instead.
+    /// Forgets channels that nobody published to for long, and raises the floor instead. What is kept is known all the
+    /// same: it leaves the queue like everything else, so that nothing ever waits behind it.
     fn sweep(&mut self, now: Position) {
         for _ in 0..SWEEP_MAX {
             let Some((pos, _)) = self.lasts_by_age.first() else { return };
@@ -313,8 +376,8 @@ impl Store {
         self.lasts_by_age.insert((pos, channel.clone()));
     }
 
-    fn retain(&mut self, now: Position, event: &SharedEvent) {
-        if self.retention.history_size == 0 {
+    fn retain(&mut self, now: Position, event: &SharedEvent, keep: Keep) {
+        if keep.events_max == 0 {
             return;
         }
         let channel = &event.channel;
@@ -326,18 +389,18 @@ impl Store {
             (history.events, history.bytes) = (VecDeque::new(), 0);
         }
         history.push(event.clone());
-        while history.events.len() > self.retention.history_size {
+        while history.events.len() > keep.events_max {
             visited!("a history is trimmed");
             history.pop();
         }
         for _ in 0..POP_MAX {
-            match history.events.front() {
-                Some(oldest) if after(oldest.pos, self.retention.history_age) < now => history.pop(),
+            match (history.events.front(), keep.age) {
+                (Some(oldest), Some(age)) if after(oldest.pos, age) < now => history.pop(),
                 _ => break,
             };
         }
         self.retained_bytes += history.bytes;
-        history.expires = after(now, self.retention.history_age);
+        history.expires = keep.age.map_or(Position::MAX, |age| after(now, age));
         self.histories_by_expiry.insert((history.expires, channel.clone()));
     }
 

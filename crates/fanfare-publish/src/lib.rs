@@ -17,6 +17,7 @@ mod outcome; // … and what they are told.
 mod lines;
 mod listeners;
 mod minting;
+mod purge;
 mod reads;
 mod users;
 

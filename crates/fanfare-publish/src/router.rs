@@ -5,7 +5,7 @@ use fanfare_http::{Code, Problem, Request, Response, options, path_is, path_segm
 use fanfare_protocol::{Channel, UserId};
 use http::Method;
 
-use crate::{PublishApi, entry, listeners, minting, reads, users};
+use crate::{PublishApi, entry, listeners, minting, purge, reads, users};
 
 /// A route, and the channel's or user's name in its path, still percent-encoded.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,7 +31,7 @@ pub const ROUTES: [(&str, &str); 10] = [
     ("/tokens", POST),
     ("/channels", GET),
     ("/channels/{channel}", GET),
-    ("/channels/{channel}/history", GET),
+    ("/channels/{channel}/history", "GET, HEAD, DELETE, OPTIONS"),
     ("/channels/{channel}/presence", GET),
     ("/users/{userId}", GET),
     ("/users/{userId}/connections", "DELETE, OPTIONS"),
@@ -103,6 +103,9 @@ impl Route {
             }
             (Self::History(channel), &(Method::GET | Method::HEAD)) => {
                 reads::history(api, &request, publisher, &named(&channel)?).await
+            }
+            (Self::History(channel), &Method::DELETE) => {
+                purge::history(api, &request, publisher, &named(&channel)?).await
             }
             (Self::Channels, &(Method::GET | Method::HEAD)) => listeners::channels(api, &request, publisher).await,
             (Self::Presence(channel), &(Method::GET | Method::HEAD)) => {

@@ -159,3 +159,38 @@ async fn a_question_of_a_wrong_shape_is_refused() {
         api.get(&format!("/channels/a/history{query}")).await.is_problem(400, "INVALID_INPUT", detail);
     }
 }
+
+async fn purge(api: &TestApi, path: &str) -> kit::Answer {
+    api.request(&format!("DELETE {path} HTTP/1.1\r\nHost: x\r\n\r\n")).await
+}
+
+#[tokio::test]
+async fn a_history_is_emptied_and_says_so_to_who_reads_on() {
+    let api = TestApi::start().await;
+    let once = r#"{"channel":"a","data":"secret","idempotencyKey":"k"}"#;
+    let first = api.post("/publish", once).await.id();
+    publish(&api, "b", "other").await;
+    let answer = purge(&api, "/channels/a/history").await;
+    assert_eq!(answer.status, 200, "{}", answer.body);
+    let cursor = answer.json()["cursor"].as_str().expect("a cursor").to_owned();
+    assert_eq!(answer.json(), json!({ "success": true, "channel": "a", "cursor": cursor }));
+
+    let gone = read(&api, &format!("?after={first}")).await;
+    assert_eq!((data(&gone), &gone["gap"]), (vec![], &json!(true)));
+    assert_eq!(api.data("b").await, ["other"]);
+    // What was published is published: its key still says so.
+    assert_eq!(api.post("/publish", once).await.id(), first);
+    assert_eq!(api.data("a").await, [""; 0]);
+
+    publish(&api, "a", "new").await;
+    let whole = read(&api, &format!("?after={cursor}")).await;
+    assert_eq!((data(&whole), &whole["gap"]), (vec!["new"], &json!(false)));
+    // Again, and where nothing ever was.
+    for path in ["/channels/a/history", "/channels/a/history", "/channels/never/history"] {
+        assert_eq!(purge(&api, path).await.status, 200, "{path}");
+    }
+    assert_eq!(api.data("a").await, [""; 0]);
+    purge(&api, "/channels/$node/history").await.is_problem(403, "FORBIDDEN", "");
+    purge(&api, "/channels/a/history?after=1").await.is_problem(400, "INVALID_INPUT", "\"after\"");
+    purge(&api, "/channels/a").await.is_problem(405, "METHOD_NOT_ALLOWED", "DELETE");
+}

@@ -119,7 +119,7 @@ async fn other_methods_are_told_what_is_allowed() {
         ("PUT", "/publish", "post, options"),
         ("HEAD", "/broadcast", "post, options"),
         ("DELETE", "/channels/a", "get, head, options"),
-        ("POST", "/channels/a/history", "get, head, options"),
+        ("POST", "/channels/a/history", "get, head, delete, options"),
     ] {
         let mut client = api.connect().await;
         client.send(format!("{method} {path} HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n")).await;

@@ -21,7 +21,7 @@ use fanfare_auth::AuthConfig;
 use fanfare_backbone::{Backbone, RedisConfig, RedisError};
 use fanfare_edge::{EdgeConfig, RouteConfig};
 use fanfare_http::Cors;
-use fanfare_protocol::{Partitions, Retention};
+use fanfare_protocol::{ByNamespace, Keep, Partitions, Retention};
 use fanfare_publish::PublishConfig;
 
 pub(crate) use mistakes::Mistakes;
@@ -45,7 +45,7 @@ pub(crate) struct Config {
     pub(crate) cors_origins: Vec<String>,
     /// How many partitions the backbone has.
     pub(crate) partitions: Partitions,
-    /// How long the backbone keeps things. `forget_age` follows from the others.
+    /// How long the backbone keeps things elsewhere than in `namespaces`. `forget_age` follows from the others.
     pub(crate) retention: Retention,
     /// How an edge treats its connections.
     pub(crate) edge: EdgeConfig,
@@ -125,8 +125,7 @@ impl Config {
             cors_origins: Vec::new(),
             partitions: Partitions::ONE,
             retention: Retention {
-                history_size: 100,
-                history_age: Duration::from_secs(5 * 60),
+                history: ByNamespace::everywhere(Keep { events_max: 100, age: Some(Duration::from_secs(5 * 60)) }),
                 forget_age: Duration::from_secs(10 * 60),
                 idempotency_window: Duration::from_secs(5 * 60),
             },
@@ -156,14 +155,23 @@ impl Config {
         is_set.then(|| RedisConfig { partitions: self.partitions.count(), ..self.redis.clone() })
     }
 
+    /// How long the backbone keeps things, with what namespaces have of their own.
+    fn retention(&self) -> Retention {
+        let mut retention = self.retention.clone();
+        let history = &mut retention.history;
+        for (name, namespace) in &self.namespaces {
+            history.own.insert(name.as_str().into(), namespace.keep(history.elsewhere));
+        }
+        retention.forget_age = Retention::forget_age(history);
+        retention
+    }
+
     /// The backbone that this asks for. Must be called inside the runtime.
     ///
     /// # Errors
     /// Everything that is wrong with how Redis is reached, as far as that shows without asking it.
     pub(crate) fn backbone(&self) -> Result<Backbone, Vec<RedisError>> {
-        let mut retention = self.retention;
-        // Twice the age, so that a client that was away just that long is told so (the protocol's own proportion).
-        retention.forget_age = retention.history_age * 2;
+        let retention = self.retention();
         match self.redis() {
             Some(redis) => Backbone::redis(&redis, retention),
             None => Ok(Backbone::in_process(self.partitions, retention)),

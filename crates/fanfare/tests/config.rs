@@ -62,20 +62,24 @@ fn a_namespace_is_refused_with_every_mistake_in_it() {
     let file = File::new(
         "namespaces",
         "routers = 1\n[namespaces]\nbroadcast = 5\n[namespaces.prices]\nmax_payload = \"2MiB\"\nmax_paylod = 1\n\
-         [namespaces.\"$call\"]\n[namespaces.\"a:b\"]\n[namespaces.\"a b\"]\n[namespaces.user]\nmax_payload = [1]\n",
+         [namespaces.\"$call\"]\n[namespaces.\"a:b\"]\n[namespaces.\"a b\"]\n[namespaces.user]\nmax_payload = [1]\n\
+         history_size = 0\nhistory_age = \"never\"\nreplay = 1001\n",
     );
     let output = run(&["config", "--config", file.path()]);
     let report = stderr(&output);
     assert_eq!(output.status.code(), Some(2), "{report}");
     let at = |line: u32, rest: &str| format!("  {}:{line}{rest}", file.path());
     for line in [
-        "error: 8 mistakes in the configuration".to_owned(),
+        "error: 11 mistakes in the configuration".to_owned(),
         at(3, ": namespaces.broadcast is a number, expected a table: [namespaces.broadcast]"),
         at(5, ": namespaces.prices.max_payload is \"2MiB\", expected a size up to 1MiB"),
         at(6, " namespaces.prices.max_paylod is not a setting; did you mean max_payload?"),
         at(7, ": namespaces.$call can't be configured"),
         at(8, ": namespaces.a:b has a colon, expected a namespace: \"a\""),
         at(9, ": namespaces.a b is no namespace: a channel's name is made of"),
+        at(12, ": namespaces.user.history_size is \"0\", expected a whole number from 1 to 100000"),
+        at(13, ": namespaces.user.history_age is \"never\", expected off, or a duration from 1s to 1day, such as 5m"),
+        at(14, ": namespaces.user.replay is \"1001\", expected a whole number from 0 to 1000"),
         at(11, ": namespaces.user.max_payload is a list, expected a size up to 1MiB"),
     ] {
         assert!(report.lines().any(|told| told.starts_with(&line)), "{line}\n\nis missing from\n\n{report}");
@@ -84,11 +88,18 @@ fn a_namespace_is_refused_with_every_mistake_in_it() {
 
 #[test]
 fn what_a_namespace_sets_is_shown() {
-    let file = File::new("own", "[namespaces.prices]\nmax_payload = \"1KiB\"\n[namespaces.\"a.b\"]\n");
+    let file = File::new(
+        "own",
+        "[namespaces.prices]\nmax_payload = \"1KiB\"\nhistory_size = 1\nhistory_age = \"off\"\nreplay = 1\n\
+         [namespaces.\"a.b\"]\nhistory_age = \"1h\"\n",
+    );
     let shown = stdout(&run(&["config", "--config", file.path()]));
     let lines: Vec<_> = shown.lines().map(str::trim).collect();
-    assert!(lines.contains(&"[namespaces.prices]  max_payload 1KiB"), "{shown}");
-    assert!(lines.contains(&"[namespaces.\"a.b\"]"), "{shown}");
+    assert!(
+        lines.contains(&"[namespaces.prices]  history_size 1, history_age off, replay 1, max_payload 1KiB"),
+        "{shown}"
+    );
+    assert!(lines.contains(&"[namespaces.\"a.b\"]  history_age 1h"), "{shown}");
 }
 
 #[test]

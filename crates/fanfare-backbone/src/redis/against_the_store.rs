@@ -13,8 +13,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use fanfare_protocol::{
-    Caller, Channel, Content, Draft, Epoch, Event, EventType, Idempotency, Identity, Key, PageLimit, Partitions,
-    Position, Published, Retention, SharedEvent, Store, decode_message,
+    ByNamespace, Caller, Channel, Content, Draft, Epoch, Event, EventType, Idempotency, Identity, Keep, Key, Message,
+    PageLimit, Partitions, Position, Published, Retention, Store, decode_message,
 };
 use fastrand::Rng;
 use futures_util::StreamExt as _;
@@ -25,9 +25,16 @@ use support::{FLAVOURS, Flavour, PATIENCE, Server};
 use super::pool::words;
 use super::scripts::{Answer, Call, SCRIPTS, Scripts, epoch, position};
 
+/// As publishers of different minds would have it.
+const KEEPS: [Keep; 4] = [
+    Keep { events_max: 12, age: Some(Duration::from_millis(150)) },
+    Keep { events_max: 3, age: None },
+    Keep { events_max: 5, age: Some(Duration::from_millis(60)) },
+    Keep { events_max: 30, age: None },
+];
+
 const RETENTION: Retention = Retention {
-    history_size: 12,
-    history_age: Duration::from_millis(150),
+    history: ByNamespace::everywhere(KEEPS[0]),
     forget_age: Duration::from_millis(300),
     idempotency_window: Duration::from_millis(100),
 };
@@ -65,6 +72,9 @@ struct Counts {
     forgotten: usize,
     blurred: usize,
     wiped: usize,
+    purged: usize,
+    /// Channels that are known only because they are never forgotten.
+    kept: usize,
 }
 
 impl Both {
@@ -155,6 +165,13 @@ impl Both {
         Draft { channel, content, idempotency }
     }
 
+    /// Most are always kept the same way, until someone sets it otherwise.
+    fn keep(&mut self, channel: &Channel) -> Keep {
+        let own = self.channels.iter().position(|other| other == channel).unwrap_or_default();
+        let index = if self.rng.u8(..8) == 0 { self.rng.usize(..) } else { own };
+        KEEPS[index % KEEPS.len()]
+    }
+
     fn blurred(&self, end: Option<&u64>, now: Position) -> bool {
         end.is_some_and(|end| now.0.abs_diff(*end) < BLUR)
     }
@@ -175,24 +192,28 @@ impl Both {
     async fn publish(&mut self) {
         let count = if self.rng.u8(..3) == 0 { self.rng.usize(1..9) } else { 1 };
         let drafts: Vec<Draft> = (0..count).map(|_| self.draft()).collect();
+        let drafts: Vec<_> = drafts.into_iter().map(|draft| (self.keep(&draft.channel), draft)).collect();
         let new_epoch = self.new_epoch();
-        let value = self.run(&self.scripts.publish(new_epoch, drafts.iter())).await;
+        let value = self.run(&self.scripts.publish(new_epoch, drafts.iter().map(|(keep, draft)| (draft, *keep)))).await;
         let (now, answers) = self.scripts.published(words(&value)).expect("answers");
         let mut events = Vec::new();
         let mut blurred = false;
-        for (draft, answer) in drafts.into_iter().zip(answers) {
+        for ((keep, draft), answer) in drafts.into_iter().zip(answers) {
             let remembered = draft.idempotency.map(|once| once.digest);
             blurred |= remembered.is_some_and(|digest| self.blurred(self.remembered_ends.get(&digest), now));
             blurred |= self.blurred(self.history_ends.get(&draft.channel), now);
             if blurred {
                 break;
             }
-            let expected = match self.store.publish(self.caller(now, new_epoch), draft.clone()) {
+            let expected = match self.store.publish(self.caller(now, new_epoch), draft.clone(), keep) {
                 Published::Now(point, event) => {
                     self.counts.published += 1;
                     self.counts.inexact += usize::from(!event.prev.exact);
                     events.push((point.epoch, event));
-                    self.history_ends.insert(draft.channel, now.0 + RETENTION.history_age.as_micros() as u64);
+                    match keep.age {
+                        Some(age) => _ = self.history_ends.insert(draft.channel, now.0 + age.as_micros() as u64),
+                        None => _ = self.history_ends.remove(&draft.channel),
+                    }
                     if let Some(digest) = remembered {
                         let end = now.0 + RETENTION.idempotency_window.as_micros() as u64;
                         self.remembered_ends.insert(digest, end);
@@ -216,18 +237,29 @@ impl Both {
             return self.connect().await; // And with it everything that is still to be heard.
         }
         for (epoch, event) in events {
-            assert_eq!(self.hear().await, (epoch, event));
+            assert_eq!(self.hear().await, (epoch, Message::Event((*event).clone())));
         }
     }
 
-    async fn hear(&mut self) -> (Epoch, SharedEvent) {
+    async fn purge(&mut self) {
+        let channel = self.channel();
+        let new_epoch = self.new_epoch();
+        let value = self.run(&self.scripts.purge(new_epoch, &channel)).await;
+        let (now, answers) = self.scripts.published(words(&value)).expect("answers");
+        let (point, purge) = self.store.purge(self.caller(now, new_epoch), channel.clone());
+        assert_eq!(answers, [Answer::Now(point)]);
+        assert_eq!(self.hear().await, (point.epoch, Message::Purge(purge)));
+        self.history_ends.remove(&channel);
+        self.counts.purged += 1;
+    }
+
+    async fn hear(&mut self) -> (Epoch, Message) {
         let mut messages = self.heard.on_message();
         let next = messages.next();
         let message = tokio::time::timeout(PATIENCE, next).await.expect("in time").expect("still subscribed");
         let name = message.get_channel_name().strip_prefix("random:{0}:c:").expect("ours");
         let channel = Channel::parse(name).expect("valid");
-        let (epoch, event) = decode_message(channel, message.get_payload_bytes()).expect("an event");
-        (epoch, Arc::new(event))
+        decode_message(channel, message.get_payload_bytes()).expect("an event or a purge")
     }
 
     async fn barrier(&mut self) {
@@ -274,9 +306,16 @@ impl Both {
     async fn lasts(&mut self) {
         let (keys, channels) = (self.scripts.keys.clone(), self.channels.clone());
         let names: Vec<&str> = channels.iter().map(Channel::as_str).collect();
-        let mut cmd = redis::cmd("ZMSCORE");
-        let value: Value = cmd.arg(keys.lasts()).arg(names).query_async(&mut self.connection).await.expect("tells");
-        let lasts: Vec<_> = words(&value).map(|word| word.map(|word| position(Some(word)).expect("one"))).collect();
+        let mut lasts = vec![None; channels.len()];
+        for key in [keys.kept(), keys.lasts()] {
+            let mut cmd = redis::cmd("ZMSCORE");
+            let value: Value = cmd.arg(&key).arg(&names).query_async(&mut self.connection).await.expect("tells");
+            for (last, word) in lasts.iter_mut().zip(words(&value)) {
+                let position = word.map(|word| position(Some(word)).expect("one"));
+                self.counts.kept += usize::from(key == keys.lasts() && last.is_some() && position.is_none());
+                *last = (*last).max(position);
+            }
+        }
         let mut cmd = redis::cmd("HMGET");
         let value: Value =
             cmd.arg(keys.meta()).arg(&["f", "e"]).query_async(&mut self.connection).await.expect("tells");
@@ -336,7 +375,8 @@ async fn compare(flavour: Flavour) {
                 let pause = both.rng.u64(1..200);
                 tokio::time::sleep(Duration::from_millis(pause)).await;
             }
-            2..55 => both.publish().await,
+            2..4 => both.purge().await,
+            4..55 => both.publish().await,
             55..70 => both.barrier().await,
             70..95 => both.read().await,
             _ => both.lasts().await,
@@ -349,6 +389,9 @@ async fn compare(flavour: Flavour) {
     }
     for (what, count) in [("inexact", inexact), ("epochs", epochs), ("read", read), ("paged", paged)] {
         assert!(count > 2, "{what}: the test proves too little");
+    }
+    for (what, count) in [("purged", both.counts.purged), ("kept", both.counts.kept)] {
+        assert!(count > 10, "nothing was {what}: the test proves too little");
     }
     assert!(forgotten > 10, "nothing was forgotten: the test proves too little");
 }

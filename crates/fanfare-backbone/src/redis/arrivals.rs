@@ -102,7 +102,10 @@ fn cost(event: &LinkEvent) -> usize {
         LinkEvent::Marker(marker) => marker.lasts.len() * ITEM_BYTES,
         LinkEvent::Answered(_, _, Answer::Page(_, page)) => page.events.iter().map(|event| event.cost()).sum(),
         LinkEvent::Answered(_, _, Answer::Lasts(lasts, ..)) => lasts.len() * ITEM_BYTES,
-        LinkEvent::Confirmed(..) | LinkEvent::MarkerConfirmed | LinkEvent::BarrierAnswered(_) => 0,
+        LinkEvent::Purged(..)
+        | LinkEvent::Confirmed(..)
+        | LinkEvent::MarkerConfirmed
+        | LinkEvent::BarrierAnswered(_) => 0,
     };
     ITEM_BYTES + text
 }

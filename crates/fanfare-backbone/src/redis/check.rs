@@ -5,7 +5,9 @@
 
 use std::time::{Duration, SystemTime};
 
-use fanfare_protocol::{Channel, Content, Draft, Epoch, Idempotency, PageLimit, Position, Retention, UserId};
+use fanfare_protocol::{
+    ByNamespace, Channel, Content, Draft, Epoch, Idempotency, Keep, PageLimit, Position, Retention, UserId,
+};
 
 use super::RedisError;
 use super::config::{RedisConfig, Server};
@@ -15,10 +17,11 @@ use super::scripts::{Call, LAYOUT, SCRIPTS, Scripts};
 use super::wire::{Wire, Words};
 use crate::blocks::Block;
 
+const KEEP: Keep = Keep { events_max: 1, age: Some(Duration::from_secs(1)) };
+
 /// Short, so that what a check leaves behind is soon gone, but for three small keys.
 const RETENTION: Retention = Retention {
-    history_size: 1,
-    history_age: Duration::from_secs(1),
+    history: ByNamespace::everywhere(KEEP),
     forget_age: Duration::from_secs(2),
     idempotency_window: Duration::from_secs(1),
 };
@@ -151,18 +154,22 @@ async fn note_rights(wire: &mut Wire, server: &Server, note: &mut impl FnMut(Red
     let content = Content { name: None, key: None, ttl: None, data: "fanfare check".into() };
     let random = fastrand::u128(..).to_be_bytes();
     let idempotency = Some(Idempotency { digest: random, body: random });
-    let draft = Draft { channel: channel.clone(), content, idempotency };
+    let kept = Draft { channel: channel.clone(), content, idempotency: None };
+    let draft = Draft { idempotency, ..kept.clone() };
     let new_epoch = Epoch::from_random(fastrand::u64(..));
-    match run(wire, &scripts.publish(new_epoch, std::iter::once(&draft))).await {
-        Ok(words) => match scripts.published(words.iter().map(Option::as_deref)) {
-            Ok((_, answers)) => answers.into_iter().for_each(|answer| {
-                if let super::scripts::Answer::Refused(error) = answer {
-                    note(error);
-                }
-            }),
+    let drafts = [(&kept, Keep { age: None, ..KEEP }), (&draft, KEEP)];
+    for call in [scripts.publish(new_epoch, drafts.into_iter()), scripts.purge(new_epoch, &channel)] {
+        match run(wire, &call).await {
+            Ok(words) => match scripts.published(words.iter().map(Option::as_deref)) {
+                Ok((_, answers)) => answers.into_iter().for_each(|answer| {
+                    if let super::scripts::Answer::Refused(error) = answer {
+                        note(error);
+                    }
+                }),
+                Err(error) => note(error),
+            },
             Err(error) => note(error),
-        },
-        Err(error) => note(error),
+        }
     }
     let markers = scripts.keys.markers(fastrand::u64(..), 0);
     if let Err(error) = run(wire, &scripts.barrier(new_epoch, Some(&markers), 0, std::slice::from_ref(&channel))).await

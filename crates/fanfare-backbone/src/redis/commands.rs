@@ -53,6 +53,7 @@ impl Requests {
 enum Awaited {
     /// With the time at which it was sent.
     Request(Request, Instant),
+    Lasts(ShardIndex, u64, Vec<(Channel, Option<Position>)>),
     Floor(ShardIndex, u64, Vec<(Channel, Option<Position>)>),
     Loaded,
 }
@@ -101,7 +102,7 @@ impl Commands {
                 match outcome {
                     Outcome::Nothing => {}
                     Outcome::Arrived(event) => self.arrivals.push([event])?,
-                    Outcome::Floor(floor) => self.awaited.push_front(floor),
+                    Outcome::More(awaited) => self.awaited.push_front(awaited),
                     Outcome::Again(request) => {
                         let call = self.call(&request);
                         if let Some(call) = call {
@@ -171,16 +172,19 @@ impl Commands {
         }
     }
 
-    /// Where channels stand, and only then the floor and the epoch: what is forgotten in between has raised it.
+    /// Where channels stand, and only then the floor and the epoch: what is forgotten in between has raised it. Of the
+    /// two places where they may stand, that of what is never forgotten is read first: what leaves it is in the other.
     fn write_lasts(&mut self, request: &Request) {
         let Request::Read(_, _, Query::Lasts(channels)) = request else { return };
         let keys = &self.scripts.keys;
-        if channels.is_empty() {
-            resp::command(&mut self.bytes, &[b"PING"]);
-        } else {
+        for key in [keys.kept(), keys.lasts()] {
+            if channels.is_empty() {
+                resp::command(&mut self.bytes, &[b"PING"]);
+                continue;
+            }
             resp::begin(&mut self.bytes, channels.len() + 2);
             resp::word(&mut self.bytes, b"ZMSCORE");
-            resp::word(&mut self.bytes, &keys.lasts());
+            resp::word(&mut self.bytes, &key);
             for channel in channels {
                 resp::word(&mut self.bytes, channel.as_str().as_bytes());
             }
@@ -193,8 +197,8 @@ impl Commands {
 enum Outcome {
     Nothing,
     Arrived(LinkEvent),
-    /// The next answer is the floor, and the epoch.
-    Floor(Awaited),
+    /// The next answer belongs to it, too: where the channels stand, then the floor and the epoch.
+    More(Awaited),
     /// The script had to be loaded first.
     Again(Request),
 }
@@ -215,15 +219,13 @@ impl Outcome {
             Awaited::Request(Request::Read(shard, tag, Query::After(channel, ..)), _) => page(channel, shard, tag),
             Awaited::Request(Request::Read(shard, tag, Query::Newest(channel, _)), _) => page(channel, shard, tag),
             Awaited::Request(Request::Read(shard, tag, Query::Lasts(channels)), _) => {
-                let count = channels.len();
-                let mut lasts = Vec::with_capacity(count);
-                for (channel, word) in channels.into_iter().zip(reply.words()) {
-                    lasts.push((channel, word.map(|word| position(Some(word))).transpose()?));
-                }
-                if lasts.len() < count {
-                    return Err(RedisError::Unexpected("fewer positions than were asked for".to_owned()));
-                }
-                Ok(Self::Floor(Awaited::Floor(shard, tag, lasts)))
+                let mut lasts = channels.into_iter().map(|channel| (channel, None)).collect();
+                read_lasts(&mut lasts, reply)?;
+                Ok(Self::More(Awaited::Lasts(shard, tag, lasts)))
+            }
+            Awaited::Lasts(shard, tag, mut lasts) => {
+                read_lasts(&mut lasts, reply)?;
+                Ok(Self::More(Awaited::Floor(shard, tag, lasts)))
             }
             Awaited::Floor(shard, tag, lasts) => {
                 let mut words = reply.words();
@@ -241,4 +243,15 @@ impl Outcome {
             _ => Err(scripts.error(&text)),
         }
     }
+}
+
+/// Takes positions that are known; the newer one, where one was known before.
+fn read_lasts(lasts: &mut Vec<(Channel, Option<Position>)>, reply: Reply<'_>) -> Result<(), RedisError> {
+    let mut words = reply.words();
+    for (_, last) in lasts {
+        let word =
+            words.next().ok_or_else(|| RedisError::Unexpected("fewer positions than were asked for".to_owned()))?;
+        *last = (*last).max(word.map(|word| position(Some(word))).transpose()?);
+    }
+    Ok(())
 }

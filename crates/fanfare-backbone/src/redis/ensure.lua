@@ -3,7 +3,8 @@
 -- The epoch lives in a key and is replicated along, so it alone would survive a failover unchanged. What tells one
 -- history from another is the server's own replication identity: where it isn't the stored one, a new epoch begins.
 --
--- KEYS[1] is the partition's hash; ARGV[1] layout version, ARGV[2] number of partitions, ARGV[3] the name of the epoch
+-- KEYS[1] is the partition's hash, KEYS[2] channels' last positions, KEYS[3] the same of channels that are never
+-- forgotten, for when they have left the second; ARGV[1] layout version, ARGV[2] number of partitions, ARGV[3] the name of the epoch
 -- that begins if one has to (Redis seeds Lua's random numbers the same each time).
 
 -- Lua would write a position as 1.79e+15; a double counts it exactly all the same.
@@ -18,6 +19,11 @@ end
 local function clock()
   local time = redis.call('TIME')
   return tonumber(time[1]) * 1000000 + tonumber(time[2])
+end
+
+-- Whether any channel is never forgotten: most deployments have none.
+local function keeps_any()
+  return #redis.call('ZRANGE', KEYS[3], 0, 0) > 0
 end
 
 -- Gives where the partition stands, or else an error to answer with.

@@ -30,6 +30,11 @@ impl Keys {
         [self.base.as_bytes(), b"x"].concat()
     }
 
+    /// Channels that are never forgotten, by their last positions.
+    pub(crate) fn kept(&self) -> Vec<u8> {
+        [self.base.as_bytes(), b"k"].concat()
+    }
+
     /// A channel's retained events.
     pub(crate) fn history(&self, channel: &Channel) -> Vec<u8> {
         [self.base.as_bytes(), b"h:", channel.as_str().as_bytes()].concat()

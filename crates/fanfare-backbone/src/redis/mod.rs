@@ -72,7 +72,7 @@ impl Redis {
         let connections = Connections::new(&server).map_err(|error| vec![error])?;
         let mut publishers = JoinSet::new();
         let partitions = server.partitions.all().map(|partition| {
-            let scripts = Scripts::new(&server.prefix, partition, server.partitions, retention);
+            let scripts = Scripts::new(&server.prefix, partition, server.partitions, retention.clone());
             let (counter, work) = Counter::open(partition, scripts.clone(), connections.clone(), server.min_replicas);
             publishers.spawn(work);
             PartitionOf { scripts, counter }
@@ -110,6 +110,31 @@ impl Redis {
         }
         let lost = || Err(PublishError::Unavailable(RedisError::TimedOut.into()));
         outcomes.into_iter().map(|outcome| outcome.unwrap_or_else(lost)).collect()
+    }
+
+    /// Empties a channel's history, and says where.
+    pub(crate) async fn purge(&self, channel: &Channel) -> Result<Point, RedisError> {
+        let scripts = self.scripts(self.partitions().of(channel));
+        let call = scripts.purge(Epoch::from_random(fastrand::u64(..)), channel);
+        let mut connection = self.connections.get(scripts).await?;
+        let wanted = self.server.min_replicas;
+        let ran = async {
+            let value = self.connections.run(&mut connection, &call, ANSWER_TIMEOUT, scripts).await?;
+            let have = match wanted {
+                0 => 0,
+                _ => self.connections.wait_for_replicas(&mut connection, wanted, scripts).await?,
+            };
+            if have < wanted { Err(RedisError::Replicas { have, wanted }) } else { Ok(value) }
+        };
+        let ran = ran.await;
+        if ran.is_err() {
+            discard(connection);
+        }
+        match scripts.published(words(&ran?))?.1.pop() {
+            Some(scripts::Answer::Now(point)) => Ok(point),
+            Some(scripts::Answer::Refused(error)) => Err(error),
+            _ => Err(RedisError::Unexpected("a purge without an answer".to_owned())),
+        }
     }
 
     pub(crate) async fn standing(&self, channel: &Channel) -> Result<Marker, RedisError> {

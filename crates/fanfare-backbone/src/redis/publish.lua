@@ -4,22 +4,20 @@
 -- (out of memory, a foreign key under our name), the second is the sending, which rights may forbid, and only then
 -- follows what makes it count.
 --
--- KEYS: the partition's hash, the channels' last positions, and for each draft its history and its idempotency key
--- (its history once more, where it has none). ARGV after ensure's: history size, history age, forget age and
--- idempotency window (µs), the beginning of the Pub/Sub names; for each draft its channel, the digest of its body
--- ("" where it has no idempotency key), and its entry from the name on. Answers with the time, then a line for each
--- draft.
+-- KEYS: ensure's, and for each draft its history and its idempotency key (its history once more, where it has none).
+-- ARGV after ensure's: forget age and idempotency window (µs), the beginning of the Pub/Sub names; for each draft its
+-- channel, the digest of its body ("" where it has no idempotency key), how many events its history keeps, for how long
+-- (µs; "" until they are pushed out: then the channel isn't forgotten), and its entry from the name on. Answers with the
+-- time, then a line for each draft.
 
-local FOREVER = 9007199254740992
-
-local size, history_age, forget_age = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
-local window, names = tonumber(ARGV[7]), ARGV[8]
+local forget_age, window, names = tonumber(ARGV[4]), tonumber(ARGV[5]), ARGV[6]
 local now = clock()
 local answer = { number(now) }
 local state
-local swept_all, moved
+local swept_all, moved, keeping
 
--- Channels that nobody published to for long: they are forgotten, and the floor rises instead.
+-- Channels that nobody published to for long: they are forgotten, and the floor rises instead. What is never forgotten
+-- leaves this place, too, so that nothing waits behind it.
 local function forgotten()
   if swept_all then
     return {}, state.floor
@@ -34,13 +32,20 @@ local function forgotten()
   return channels, floor
 end
 
-local function publish(history, remembered, channel, body, tail)
+-- Age: none is until pushed out.
+local function publish(history, remembered, channel, body, size, age, tail)
   local sweep, floor = forgotten()
   local last = redis.call('ZSCORE', KEYS[2], channel)
   for _, swept in ipairs(sweep) do
     if swept == channel then
       last = nil
     end
+  end
+  if keeping == nil then
+    keeping = keeps_any()
+  end
+  if not last and keeping then
+    last = redis.call('ZSCORE', KEYS[3], channel)
   end
   local pos = math.max(state.last + 1, now)
   local prev = last and (number(tonumber(last)) .. '=') or (number(floor) .. '~')
@@ -66,20 +71,26 @@ local function publish(history, remembered, channel, body, tail)
     redis.call('ZREM', KEYS[2], unpack(sweep))
   end
   redis.call('ZADD', KEYS[2], number(pos), channel)
+  if not age then
+    redis.call('ZADD', KEYS[3], number(pos), channel)
+    keeping = true
+  elseif keeping then
+    redis.call('ZREM', KEYS[3], channel)
+  end
   if size > 0 then
     if length > size then
       redis.call('LTRIM', history, -size, -1)
     end
-    if history_age < FOREVER then
+    if age then
       for _ = 1, length > 1 and 4 or 0 do
         local oldest = redis.call('LINDEX', history, 0)
         local place = oldest and tonumber(string.match(oldest, '^%d+ (%d+) '))
-        if not place or place + history_age >= now then
+        if not place or place + age >= now then
           break
         end
         redis.call('LPOP', history)
       end
-      redis.call('PEXPIREAT', history, number(math.floor((now + history_age) / 1000)))
+      redis.call('PEXPIREAT', history, number(math.floor((now + age) / 1000)))
     else
       redis.call('PERSIST', history) -- It may have been set otherwise before.
     end
@@ -93,9 +104,10 @@ end
 
 -- Gives an error to answer with, if not even an epoch can be had.
 local function publish_all()
-  for i = 1, #KEYS / 2 - 1 do
-    local history, remembered = KEYS[2 * i + 1], KEYS[2 * i + 2]
-    local channel, body, tail = ARGV[3 * i + 6], ARGV[3 * i + 7], ARGV[3 * i + 8]
+  for i = 1, (#KEYS - 3) / 2 do
+    local history, remembered = KEYS[2 * i + 2], KEYS[2 * i + 3]
+    local channel, body, tail = ARGV[5 * i + 2], ARGV[5 * i + 3], ARGV[5 * i + 6]
+    local size, age = tonumber(ARGV[5 * i + 4]), tonumber(ARGV[5 * i + 5])
     local before = body ~= '' and redis.call('GET', remembered)
     if before then
       local point, kept = string.match(before, '^(%w+ %d+) (%x+)$')
@@ -108,7 +120,7 @@ local function publish_all()
           return refused
         end
       end
-      answer[i + 1] = publish(history, remembered, channel, body, tail)
+      answer[i + 1] = publish(history, remembered, channel, body, size, age, tail)
     end
   end
 end

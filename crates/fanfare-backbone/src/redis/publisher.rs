@@ -148,7 +148,8 @@ impl Publisher {
             Some((connection, _)) => connection,
             None => self.connections.get(&self.scripts).await?,
         };
-        let call = self.scripts.publish(Epoch::from_random(fastrand::u64(..)), drafts.iter().copied());
+        let drafts = drafts.iter().map(|draft| (*draft, self.scripts.keep(&draft.channel)));
+        let call = self.scripts.publish(Epoch::from_random(fastrand::u64(..)), drafts);
         match self.run(&mut connection, &call).await {
             Ok((_, have)) if have < self.min_replicas => {
                 self.held = Some((connection, Instant::now()));

@@ -8,7 +8,7 @@ use std::sync::{Arc, LazyLock};
 use std::time::SystemTime;
 
 use fanfare_protocol::{
-    Channel, Draft, Epoch, Event, Marker, Page, PageLimit, Partition, Partitions, Point, Position, Retention,
+    Channel, Draft, Epoch, Event, Keep, Marker, Page, PageLimit, Partition, Partitions, Point, Position, Retention,
     decode_entry, entry_tail,
 };
 
@@ -40,6 +40,7 @@ macro_rules! script {
 
 static PUBLISH: Script = script!("ensure.lua", "publish.lua");
 static BARRIER: Script = script!("ensure.lua", "barrier.lua");
+static PURGE: Script = script!("ensure.lua", "purge.lua");
 static HISTORY: Script = script!("history.lua");
 static BLOCKS: Script = script!("blocks.lua");
 
@@ -48,7 +49,7 @@ pub(crate) static TELL: Script = script!("tell.lua");
 pub(crate) static ENLIST: Script = script!("enlist.lua");
 
 /// All of them, to be loaded when a connection is opened.
-pub(crate) static SCRIPTS: [&Script; 6] = [&PUBLISH, &BARRIER, &HISTORY, &BLOCKS, &TELL, &ENLIST];
+pub(crate) static SCRIPTS: [&Script; 7] = [&PUBLISH, &BARRIER, &PURGE, &HISTORY, &BLOCKS, &TELL, &ENLIST];
 
 /// A script with its keys and arguments.
 #[derive(Clone, Debug)]
@@ -144,31 +145,54 @@ impl Scripts {
         RedisError::of(text, self.partitions.count())
     }
 
+    /// What is kept of a channel.
+    pub(crate) fn keep(&self, channel: &Channel) -> Keep {
+        *self.retention.history.of(channel)
+    }
+
+    /// A call of a script that begins with `ensure.lua`, and its keys.
+    fn writing(&self, script: &'static Script) -> Call {
+        Call::new(script).key(self.keys.meta()).key(self.keys.lasts()).key(self.keys.kept())
+    }
+
     fn ensuring(&self, call: Call, new_epoch: Epoch) -> Call {
         call.word(LAYOUT).number(self.partitions.count()).word(new_epoch.as_str())
     }
 
-    /// Publishes drafts, in order.
-    pub(crate) fn publish<'a>(&self, new_epoch: Epoch, drafts: impl Iterator<Item = &'a Draft> + Clone) -> Call {
-        let mut call = Call::new(&PUBLISH).key(self.keys.meta()).key(self.keys.lasts());
-        for draft in drafts.clone() {
+    /// Publishes drafts, in order, each to be kept for so long.
+    pub(crate) fn publish<'a>(
+        &self,
+        new_epoch: Epoch,
+        drafts: impl Iterator<Item = (&'a Draft, Keep)> + Clone,
+    ) -> Call {
+        let mut call = self.writing(&PUBLISH);
+        for (draft, _) in drafts.clone() {
             let history = self.keys.history(&draft.channel);
             let remembered = draft.idempotency.map(|once| self.keys.remembered(once.digest));
             let remembered = remembered.unwrap_or_else(|| history.clone());
             call = call.key(history).key(remembered);
         }
-        let Retention { history_size, history_age, forget_age, idempotency_window } = self.retention;
-        let call = self.ensuring(call, new_epoch).number(history_size);
-        let call = call.number(history_age.as_micros()).number(forget_age.as_micros());
+        let Retention { forget_age, idempotency_window, .. } = &self.retention;
+        let call = self.ensuring(call, new_epoch).number(forget_age.as_micros());
         let mut call = call.number(idempotency_window.as_micros()).word(self.keys.names());
-        for draft in drafts {
+        for (draft, keep) in drafts {
             let body = draft.idempotency.map_or_else(String::new, |once| hex(once.body));
-            call = call.word(draft.channel.as_str()).word(body).word(entry_tail(&draft.content));
+            let age = keep.age.map_or_else(String::new, |age| age.as_micros().to_string());
+            call = call.word(draft.channel.as_str()).word(body).number(keep.events_max).word(age);
+            call = call.word(entry_tail(&draft.content));
         }
         call
     }
 
-    /// The answers to [`Scripts::publish`]: the server's time, and one for each draft.
+    /// Empties a channel's history.
+    pub(crate) fn purge(&self, new_epoch: Epoch, channel: &Channel) -> Call {
+        let call = self.writing(&PURGE).key(self.keys.history(channel));
+        let name = format!("{}{channel}", self.keys.names());
+        self.ensuring(call, new_epoch).word(channel.as_str()).word(name)
+    }
+
+    /// The answers to [`Scripts::publish`]: the server's time, and one for each draft. To [`Scripts::purge`], as if it
+    /// were one.
     pub(crate) fn published<'a>(
         &self,
         mut words: impl Iterator<Item = Option<&'a [u8]>>,
@@ -191,8 +215,7 @@ impl Scripts {
 
     /// Says where the partition and channels stand (at most [`fanfare_protocol::BATCH_MAX`]), through a Pub/Sub name or in its answer.
     pub(crate) fn barrier(&self, new_epoch: Epoch, markers: Option<&str>, nonce: u64, channels: &[Channel]) -> Call {
-        let call = Call::new(&BARRIER).key(self.keys.meta()).key(self.keys.lasts());
-        let mut call = self.ensuring(call, new_epoch).word(markers.unwrap_or_default()).number(nonce);
+        let mut call = self.ensuring(self.writing(&BARRIER), new_epoch).word(markers.unwrap_or_default()).number(nonce);
         for channel in channels {
             call = call.word(channel.as_str());
         }

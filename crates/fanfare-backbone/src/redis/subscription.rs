@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use bytes::Buf as _;
-use fanfare_protocol::{BATCH_MAX, Channel, Confirmation, decode_message};
+use fanfare_protocol::{BATCH_MAX, Channel, Confirmation, Message, decode_message};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::Notify;
@@ -232,9 +232,12 @@ impl Listener<'_> {
         if let Some(rest) = name.strip_prefix(self.outbox.names.as_bytes()) {
             let channel = self.subscribed.get(rest).ok_or_else(|| unexpected("a message for nobody", name))?;
             let decoded = decode_message(channel.clone(), payload);
-            let (epoch, event) =
+            let (epoch, message) =
                 decoded.map_err(|error| RedisError::Unexpected(format!("a message that is no event ({error})")))?;
-            self.heard.push(LinkEvent::Event(epoch, Arc::new(event)));
+            self.heard.push(match message {
+                Message::Event(event) => LinkEvent::Event(epoch, Arc::new(event)),
+                Message::Purge(purge) => LinkEvent::Purged(epoch, purge),
+            });
             return Ok(());
         }
         if name != self.outbox.markers.as_bytes() {

@@ -15,7 +15,7 @@ use std::time::Duration;
 
 use fanfare_backbone::{Backbone, BackboneError, Block, NodeId, PublishError, all_edges, one_edge};
 use fanfare_protocol::{
-    Channel, Content, Draft, Epoch, Gap, Id, Machine, Outlet, Partition, Replayed, SharedEvent, Start,
+    ByNamespace, Channel, Content, Draft, Epoch, Gap, Id, Machine, Outlet, Partition, Replayed, SharedEvent, Start,
 };
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -167,7 +167,8 @@ impl Listener {
         let mut inbox = Inbox::default();
         let mut sweep = interval(SWEEP);
         sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        self.machine.join(SELF, &[all_edges(), one_edge(self.control.node)], Start::Fresh { replay: REPLAY }, None);
+        let start = Start::Fresh { replay: Arc::new(ByNamespace::everywhere(REPLAY)) };
+        self.machine.join(SELF, &[all_edges(), one_edge(self.control.node)], start, None);
         loop {
             self.ring();
             tokio::select! {

@@ -29,8 +29,9 @@ pub struct RouteConfig {
     pub methods: Vec<String>,
     /// Names of channels, with the path's parameters: `server:{id}`. A stream follows exactly these.
     pub channels: Vec<String>,
-    /// Events of each channel that a fresh connection gets first, 0 to 1,000.
-    pub replay: u16,
+    /// Events of each channel that a fresh connection gets first, 0 to 1,000. None: as many as the channel's namespace
+    /// has it.
+    pub replay: Option<u16>,
     /// Whether `event:` lines are left out.
     pub unnamed: bool,
     /// How its streams are kept alive.
@@ -164,8 +165,8 @@ impl RouteConfig {
         if self.channels.is_empty() {
             wrong("channels", "names none, expected a list such as [\"server:{id}\"]".to_owned());
         }
-        if self.replay > REPLAY_MAX {
-            wrong("replay", format!("is {}, expected a number from 0 to {REPLAY_MAX}", self.replay));
+        if let Some(replay) = self.replay.filter(|replay| *replay > REPLAY_MAX) {
+            wrong("replay", format!("is {replay}, expected a number from 0 to {REPLAY_MAX}"));
         }
         let of_calls = [
             ("forward_headers", !self.forward_headers.is_empty()),
@@ -183,7 +184,7 @@ impl RouteConfig {
 
     /// Where a call goes.
     fn target(&self, address: &str, path: Option<&RoutePath>, wrong: &mut impl FnMut(&'static str, String)) -> Target {
-        for (key, is_set) in [("channels", !self.channels.is_empty()), ("replay", self.replay > 0)] {
+        for (key, is_set) in [("channels", !self.channels.is_empty()), ("replay", self.replay.is_some())] {
             if is_set {
                 wrong(key, "is set, and forward, too: a call has one channel, its own".to_owned());
             }
@@ -265,7 +266,7 @@ mod tests {
             route("/events/live", &["a"]),
             RouteConfig {
                 methods: vec!["PUT".to_owned()],
-                replay: 1_001,
+                replay: Some(1_001),
                 heartbeat: own("gap", &"x".repeat(1_025)),
                 ..route("/a/{id}", &["server:{it}", "server:{id", "a b", "$call:{id}", ".{id}"])
             },

@@ -91,7 +91,7 @@ async fn an_edge_that_starts_later_knows_who_was_disconnected() {
     let old = token("42", Duration::from_secs(1));
     disconnect(&backbone, "42", 60).await;
     // What was said is gone by then: only the table is left.
-    for _ in 0..RETENTION.history_size + 1 {
+    for _ in 0..RETENTION.history.elsewhere.events_max + 1 {
         disconnect(&backbone, "nobody", 0).await;
     }
     let edge = guarded(&backbone).await;

@@ -10,6 +10,7 @@ mod history;
 mod http2;
 mod lifetimes;
 mod limits;
+mod namespaces;
 mod overload;
 mod patch;
 mod poll;

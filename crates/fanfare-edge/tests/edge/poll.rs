@@ -4,7 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use fanfare_backbone::Backbone;
 use fanfare_edge::EdgeConfig;
-use fanfare_protocol::{Partitions, Retention};
+use fanfare_protocol::{ByNamespace, Keep, Partitions, Retention};
 use serde_json::{Value, json};
 
 use crate::overload::unreachable_backbone;
@@ -177,7 +177,8 @@ async fn all(edge: &TestEdge, target: &str, mut cursor: String) -> Vec<Answer> {
 #[tokio::test]
 async fn an_answer_has_at_most_five_hundred_events_and_says_that_there_are_more() {
     for partitions in [1, 8] {
-        let retention = Retention { history_size: 2_000, ..RETENTION };
+        let retention =
+            Retention { history: ByNamespace::everywhere(Keep { events_max: 2_000, age: None }), ..RETENTION };
         let backbone = Backbone::in_process(Partitions::new(partitions).expect("1 to 64"), retention);
         let edge = TestEdge::on(backbone, EdgeConfig::default()).await;
         let fresh = ask(&edge, "/poll?channels=a,b").await;
@@ -218,7 +219,7 @@ async fn an_answers_bytes_are_bounded_but_one_event_always_fits() {
 
 #[tokio::test]
 async fn a_gap_is_among_the_events_and_leads_on() {
-    let retention = Retention { history_size: 3, ..RETENTION };
+    let retention = Retention { history: ByNamespace::everywhere(Keep { events_max: 3, age: None }), ..RETENTION };
     let edge = TestEdge::on(Backbone::in_process(Partitions::ONE, retention), EdgeConfig::default()).await;
     let fresh = ask(&edge, "/poll?channels=busy,calm").await;
     for n in 0..10 {

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use fanfare_backbone::Backbone;
 use fanfare_edge::EdgeConfig;
-use fanfare_protocol::{Partitions, Retention};
+use fanfare_protocol::{ByNamespace, Keep, Partitions, Retention};
 
 use crate::support::{RETENTION, Subscriber, TestEdge};
 
@@ -95,7 +95,7 @@ async fn who_resumes_gets_its_own_cursor_back_and_no_replay_beside_what_it_misse
 
 #[tokio::test]
 async fn what_history_no_longer_has_is_told_as_a_gap_before_what_it_has() {
-    let retention = Retention { history_size: 3, ..RETENTION };
+    let retention = Retention { history: ByNamespace::everywhere(Keep { events_max: 3, age: None }), ..RETENTION };
     let edge = TestEdge::on(Backbone::in_process(Partitions::ONE, retention), EdgeConfig::default()).await;
     let mut subscriber = edge.subscribe("/events?channels=busy,calm").await;
     subscriber.expect("connected").await;

@@ -38,7 +38,7 @@ async fn a_route_gives_what_it_names_and_neither_inbox_nor_broadcast() {
 
 #[tokio::test]
 async fn a_fresh_connection_is_replayed_and_one_with_a_cursor_resumes() {
-    let replaying = RouteConfig { replay: 2, ..route("/live/{id}", &["server:{id}"]) };
+    let replaying = RouteConfig { replay: Some(2), ..route("/live/{id}", &["server:{id}"]) };
     let edge = edge(&[replaying]).await;
     for data in ["one", "two", "three"] {
         edge.publish("server:7", None, data).await;

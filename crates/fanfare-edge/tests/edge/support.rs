@@ -8,7 +8,7 @@ use fanfare_backbone::Backbone;
 use fanfare_edge::{Edge, EdgeConfig};
 use fanfare_http::{Cors, Peer, ReplyFuture, Request, Server};
 use fanfare_protocol::sse::{Decoder, Message};
-use fanfare_protocol::{Channel, Content, Draft, EventType, Partitions, Point, Retention};
+use fanfare_protocol::{ByNamespace, Channel, Content, Draft, EventType, Keep, Partitions, Point, Retention};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
@@ -18,8 +18,7 @@ use tokio_util::task::TaskTracker;
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
 pub(crate) const RETENTION: Retention = Retention {
-    history_size: 100,
-    history_age: Duration::from_secs(300),
+    history: ByNamespace::everywhere(Keep { events_max: 100, age: Some(Duration::from_secs(300)) }),
     forget_age: Duration::from_secs(600),
     idempotency_window: Duration::from_secs(300),
 };

@@ -1,11 +1,13 @@
 //! How far a connection is: in each partition that it follows, live or still joining.
 
+use std::sync::Arc;
+
 use smallvec::SmallVec;
 
 use super::chain::Chain;
 use super::{GapReason, Head};
 use crate::rules::{Rule, on};
-use crate::{Channel, Epoch, Partition, Partitions, Point, Position, SharedEvent};
+use crate::{ByNamespace, Channel, Epoch, Partition, Partitions, Point, Position, SharedEvent};
 
 /// A connection, as far as delivery is concerned.
 #[derive(Debug)]
@@ -54,8 +56,8 @@ pub(super) struct Seat {
 pub(super) struct Join {
     /// Number of the wish for its cut.
     pub(super) no: u64,
-    /// Newest events of each channel that it gets where it is fresh.
-    pub(super) replay: u16,
+    /// Newest events of each channel that it gets where it is fresh. None where it came with a cursor.
+    pub(super) replay: Option<Arc<ByNamespace<u16>>>,
     pub(super) attempt: Option<Attempt>,
 }
 

@@ -5,6 +5,7 @@
 //! from where it is, so that a slow reader's replay costs no memory.
 
 use std::mem;
+use std::sync::Arc;
 
 use smallvec::{SmallVec, smallvec};
 
@@ -13,15 +14,15 @@ use super::connection::{Attempt, Connection, Follow, Id, Join, Resumed};
 use super::{ConnectionKey, Gap, GapReason, Machine, Outlet, Replayed};
 use crate::feed::Cut;
 use crate::rules::{Rule, on, visited};
-use crate::{Answer, Channel, Cursor, PageLimit, Partition, Point, Position, Query, Read, SharedEvent};
+use crate::{Answer, ByNamespace, Channel, Cursor, PageLimit, Partition, Point, Position, Query, Read, SharedEvent};
 
 /// Where a connection begins.
 #[derive(Clone, Debug)]
 pub enum Start {
-    /// Now, or so many newest events of each channel before.
+    /// Now, or so many newest events before, of each channel as many as its namespace has here.
     Fresh {
         /// The newest events.
-        replay: u16,
+        replay: Arc<ByNamespace<u16>>,
     },
     /// After its cursor.
     Cursor(Cursor),
@@ -48,7 +49,7 @@ impl Machine {
             let part = &mut self.parts[usize::from(partition)];
             let index = part.channel(channel);
             if connection.follow(partition).is_none() {
-                let replay = if let Start::Fresh { replay } = start { replay } else { 0 };
+                let replay = if let Start::Fresh { replay } = &start { Some(replay.clone()) } else { None };
                 let point = if let Start::Cursor(cursor) = &start { cursor.point(partition) } else { None };
                 let join = Some(Box::new(Join { no: 0, replay, attempt: None }));
                 connection.follows.push(Follow { partition, point, seats: smallvec![], join });
@@ -140,7 +141,7 @@ impl Machine {
             start,
             cut: now.pos,
             gap: gap.map(|reason| (reason, from)),
-            newest: fresh && join.replay > 0,
+            newest: false,
             chains: Vec::new(),
             reads: 0,
             history: Vec::new(),
@@ -151,8 +152,13 @@ impl Machine {
         let mut queries = Vec::new();
         for seat in &follow.seats {
             let state = &part.channels[seat.channel as usize];
-            if attempt.newest {
-                match state.tail.newest(usize::from(join.replay)) {
+            if fresh {
+                let replay = join.replay.as_deref().map_or(0, |replay| *replay.of(&state.name));
+                if replay == 0 {
+                    continue;
+                }
+                attempt.newest = true;
+                match state.tail.newest(usize::from(replay)) {
                     Some(events) => {
                         visited!("the newest are in the tail");
                         attempt.history.extend(events.cloned());
@@ -160,7 +166,7 @@ impl Machine {
                     None => {
                         visited!("the newest are read");
                         let bytes_max = limits.replay_bytes_max / follow.seats.len();
-                        let limit = PageLimit { events_max: usize::from(join.replay), bytes_max };
+                        let limit = PageLimit { events_max: usize::from(replay), bytes_max };
                         queries.push(Query::Newest(state.name.clone(), limit));
                     }
                 }

@@ -22,7 +22,7 @@ use smallvec::SmallVec;
 
 use crate::feed::{Cut, Delivery};
 use crate::rules::{Rule, on, visited};
-use crate::{Answer, Channel, Epoch, Partition, Partitions, Position, SharedEvent, Wishes};
+use crate::{Answer, Channel, Epoch, Last, Partition, Partitions, Position, Purge, SharedEvent, Wishes};
 use channel::{ChannelState, Tail};
 pub use connection::Id;
 use connection::{Connection, Follow, Seat};
@@ -219,7 +219,7 @@ impl Machine {
         match (&mut part.state, delivery) {
             (_, Delivery::Break) => self.break_off(partition),
             (_, Delivery::Answer(tag, answer)) => self.answer(partition, tag, answer, outlet),
-            (State::Down, Delivery::Event(..)) => {}
+            (State::Down, Delivery::Event(..) | Delivery::Purged(..)) => {}
             (State::Down, Delivery::Cut(cut)) => self.resync(partition, cut, outlet),
             (State::Sync(resync), held) if resync.holds(&held) => {
                 part.hold_bytes += cost(&held);
@@ -230,6 +230,7 @@ impl Machine {
                 }
             }
             (_, Delivery::Event(epoch, event)) => self.event(partition, epoch, &event, outlet),
+            (_, Delivery::Purged(epoch, purge)) => self.purged(partition, epoch, &purge, outlet),
             (state, Delivery::Cut(cut)) => {
                 let live = matches!(state, State::Live); // Without `hold-cuts` it needn't be.
                 if live && cut.marker.epoch != self.heads[usize::from(partition)].epoch && on(Rule::CutEpoch) {
@@ -288,19 +289,55 @@ impl Machine {
 
     /// An event in a live stream.
     fn event(&mut self, partition: Partition, epoch: Epoch, event: &SharedEvent, outlet: &mut impl Outlet) {
-        if epoch != self.heads[usize::from(partition)].epoch && on(Rule::Epoch) {
-            visited!("a live stream meets another epoch's event");
-            return self.break_off(partition);
+        if self.continues(partition, epoch, &event.channel, event.prev, outlet) {
+            self.feed(partition, epoch, event, Replayed::No, outlet);
         }
-        let part = &self.parts[usize::from(partition)];
-        if let Some(&index) = part.index.get(&event.channel) {
-            let state = &part.channels[index as usize];
-            let missed = state.last.exact && event.prev.exact && event.prev.pos != state.last.pos;
-            if state.synced && missed && on(Rule::BackstopPrev) {
-                return self.hole(partition, &[index], event.prev.pos, outlet);
+    }
+
+    /// A purge in a live stream: the channel moves on, and what its tail has is gone. Who is live has had all of it and
+    /// hears nothing.
+    fn purged(&mut self, partition: Partition, epoch: Epoch, purge: &Purge, outlet: &mut impl Outlet) {
+        if !self.continues(partition, epoch, &purge.channel, purge.prev, outlet) {
+            return;
+        }
+        let head = &mut self.heads[usize::from(partition)];
+        head.seen = head.seen.max(purge.pos);
+        let part = &mut self.parts[usize::from(partition)];
+        let Some(&index) = part.index.get(&purge.channel) else { return };
+        let state = &mut part.channels[index as usize];
+        if state.synced {
+            visited!("a followed channel is purged");
+            state.last = Last { pos: purge.pos, exact: true };
+            if on(Rule::PurgeTail) {
+                state.tail = Tail::starting(purge.pos);
             }
         }
-        self.feed(partition, epoch, event, Replayed::No, outlet);
+    }
+
+    /// Whether something in a live stream joins on to what the machine has. If not, it is dealt with.
+    fn continues(
+        &mut self,
+        partition: Partition,
+        epoch: Epoch,
+        channel: &Channel,
+        prev: Last,
+        outlet: &mut impl Outlet,
+    ) -> bool {
+        if epoch != self.heads[usize::from(partition)].epoch && on(Rule::Epoch) {
+            visited!("a live stream meets another epoch's event");
+            self.break_off(partition);
+            return false;
+        }
+        let part = &self.parts[usize::from(partition)];
+        if let Some(&index) = part.index.get(channel) {
+            let state = &part.channels[index as usize];
+            let missed = state.last.exact && prev.exact && prev.pos != state.last.pos;
+            if state.synced && missed && on(Rule::BackstopPrev) {
+                self.hole(partition, &[index], prev.pos, outlet);
+                return false;
+            }
+        }
+        true
     }
 
     /// Gives an event to everyone on its channel.
@@ -322,7 +359,7 @@ impl Machine {
             visited!("an event of a channel that is not synced");
             return;
         }
-        state.last = crate::Last { pos: event.pos, exact: true };
+        state.last = Last { pos: event.pos, exact: true };
         // A tail is for those who come back while others are still on; a lone reader's history is read.
         let shared = state.subscribers.len() > 1;
         state.tail.push(event, if shared { limits.tail_events_max } else { 0 }, limits.tail_bytes_max);
@@ -379,12 +416,12 @@ impl Machine {
             if !state.synced && (state.want_no <= cut.ack || !on(Rule::CutAck)) {
                 state.synced = true;
                 state.last = match *last {
-                    Some(pos) => crate::Last { pos, exact: true },
+                    Some(pos) => Last { pos, exact: true },
                     None if on(Rule::UnknownFloor) => {
                         visited!("a channel is unknown at its cut");
-                        crate::Last { pos: marker.floor, exact: false }
+                        Last { pos: marker.floor, exact: false }
                     }
-                    None => crate::Last::default(),
+                    None => Last::default(),
                 };
                 state.tail = Tail::starting(marker.last);
             }

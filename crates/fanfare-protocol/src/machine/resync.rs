@@ -220,10 +220,15 @@ impl Resync {
     /// Whether an item of the stream has to wait until everything is filled.
     pub(super) fn holds(&self, delivery: &Delivery) -> bool {
         match delivery {
-            Delivery::Event(_, event) => on(Rule::Hold) && (on(Rule::HoldPartition) || self.fills(&event.channel)),
+            Delivery::Event(_, event) => self.holds_channel(&event.channel),
+            Delivery::Purged(_, purge) => self.holds_channel(&purge.channel),
             Delivery::Cut(_) => on(Rule::HoldCuts),
             Delivery::Break | Delivery::Answer(..) => false,
         }
+    }
+
+    fn holds_channel(&self, channel: &Channel) -> bool {
+        on(Rule::Hold) && (on(Rule::HoldPartition) || self.fills(channel))
     }
 
     fn fills(&self, channel: &Channel) -> bool {

@@ -1,14 +1,15 @@
 //! Clients, as browsers are: they come with a URL, remember the last id, and come back with it to any edge.
 
 use std::collections::{BTreeSet, VecDeque};
+use std::sync::Arc;
 
 use super::plan::Plan;
 use super::poller::Polled;
 use super::{MS, Step, Time, World, tell};
 use crate::rules::{Rule, on};
 use crate::{
-    Change, Channel, ConnectionKey, Cursor, Epoch, Gap, Id, Outlet, Patch, Point, Position, Replayed, SharedEvent,
-    Start, encode_changes, write_cursor,
+    ByNamespace, Change, Channel, ConnectionKey, Cursor, Epoch, Gap, Id, Outlet, Patch, Point, Position, Replayed,
+    SharedEvent, Start, encode_changes, write_cursor,
 };
 
 /// How far ahead of its partition a made-up cursor is.
@@ -242,7 +243,7 @@ impl World {
         let mut set: BTreeSet<_> = url.iter().cloned().collect();
         let mut changes = None;
         let start = match cursor {
-            None => Start::Fresh { replay: if self.chance(self.plan.replay) { self.rng.u16(1..6) } else { 0 } },
+            None => Start::Fresh { replay: self.some_replay() },
             Some(Err(_)) => Start::Unknown,
             Some(Ok(cursor)) => {
                 for (change, channel) in cursor.changes() {
@@ -289,7 +290,7 @@ impl World {
             self,
             "client {client} (view {view}) connects as conn {conn} to {edge}/{shard}: {last_id:?} {start:?} {set:?}"
         );
-        let replay = if let Start::Fresh { replay } = start { replay } else { 0 };
+        let replay = if let Start::Fresh { replay } = &start { Some(replay.clone()) } else { None };
         let unknown = match &start {
             Start::Fresh { .. } => false,
             Start::Cursor(cursor) => cursor.partitions() != self.partitions,
@@ -315,6 +316,15 @@ impl World {
         }
         let pause = self.below(100 * MS);
         self.after(pause, Step::Heartbeat(conn));
+    }
+
+    fn some_replay(&mut self) -> Arc<ByNamespace<u16>> {
+        let mut replay = ByNamespace::everywhere(0);
+        if self.chance(self.plan.replay) {
+            replay.elsewhere = self.rng.u16(0..6);
+            replay.own.insert("k".into(), self.rng.u16(0..4));
+        }
+        Arc::new(replay)
     }
 
     fn some_nonsense(&mut self, view: usize) -> String {

@@ -246,6 +246,7 @@ impl World {
 fn brief(delivery: &Delivery) -> String {
     match delivery {
         Delivery::Event(epoch, event) => format!("event {epoch}-{} on {}", event.pos, event.channel.as_str()),
+        Delivery::Purged(epoch, purge) => format!("purge {epoch}-{} on {}", purge.pos, purge.channel.as_str()),
         Delivery::Cut(cut) => {
             let marker = &cut.marker;
             let lasts: Vec<_> = marker.lasts.iter().map(|(c, last)| (c.as_str(), last.map(|last| last.0))).collect();

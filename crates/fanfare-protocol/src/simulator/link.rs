@@ -8,7 +8,9 @@ use std::sync::Arc;
 
 use super::{MS, Step, Time, World, tell};
 use crate::rules::{Rule, on};
-use crate::{Action, Answer, Channel, Confirmation, Epoch, Marker, Position, Query, Read, ShardIndex, SharedEvent};
+use crate::{
+    Action, Answer, Channel, Confirmation, Epoch, Marker, Position, Purge, Query, Read, ShardIndex, SharedEvent,
+};
 
 /// One direction of one connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,6 +34,7 @@ enum Item {
     Confirmed(Channel, Confirmation),
     MarkerConfirmed,
     Event(Epoch, SharedEvent),
+    Purged(Epoch, Purge),
     Marker(Arc<Marker>),
     BarrierAnswered(u64, Arc<Marker>),
     Answered(ShardIndex, u64, Answer),
@@ -226,11 +229,21 @@ impl World {
 
     /// An event goes to everyone who has subscribed to its channel at that server.
     pub(super) fn fan_out(&mut self, partition: u16, server: usize, epoch: Epoch, event: &SharedEvent) {
-        let lane = self.lane_of(&event.channel);
+        self.send_to_subscribers(partition, server, &event.channel, &Item::Event(epoch, event.clone()));
+    }
+
+    /// The same for a purge.
+    pub(super) fn fan_out_purge(&mut self, partition: u16, server: usize, epoch: Epoch, purge: Purge) {
+        let channel = purge.channel.clone();
+        self.send_to_subscribers(partition, server, &channel, &Item::Purged(epoch, purge));
+    }
+
+    fn send_to_subscribers(&mut self, partition: u16, server: usize, channel: &Channel, item: &Item) {
+        let lane = self.lane_of(channel);
         for link in 0..self.links.len() {
             let at = &self.links[link];
-            if at.partition == partition && at.server == server && at.subscribed.contains(&event.channel) {
-                self.send_down(link, lane, Item::Event(epoch, event.clone()));
+            if at.partition == partition && at.server == server && at.subscribed.contains(channel) {
+                self.send_down(link, lane, item.clone());
             }
         }
     }
@@ -248,6 +261,12 @@ impl World {
                 for shard in (0..self.plan.shards).filter(|shard| followers & (1 << shard) != 0) {
                     let delivery = crate::Delivery::Event(epoch, event.clone());
                     actions.push(Action::Deliver(shard, delivery));
+                }
+            }
+            Item::Purged(epoch, purge) => {
+                let followers = feed.followers(&purge.channel);
+                for shard in (0..self.plan.shards).filter(|shard| followers & (1 << shard) != 0) {
+                    actions.push(Action::Deliver(shard, crate::Delivery::Purged(epoch, purge.clone())));
                 }
             }
             Item::Marker(marker) if on(Rule::CutAtMarker) => feed.marker(now, marker, &mut actions),

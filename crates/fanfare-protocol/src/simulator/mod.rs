@@ -37,7 +37,7 @@ use check::Check;
 use client::{Client, Conn};
 use edge::Edge;
 use link::Link;
-use plan::Plan;
+use plan::{Plan, Shape};
 use primary::Primary;
 use publisher::Message;
 
@@ -194,7 +194,7 @@ impl World {
             conns: Vec::new(),
             patches: Vec::new(),
             messages: Vec::new(),
-            check: Check::default(),
+            check: Check::new(matches!(plan.shape, Shape::Calm | Shape::Shaky)),
             stats: Stats::default(),
             story: told.then(|| vec![format!("seed {seed}: {plan:?}")]),
             plan,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use fastrand::Rng;
 
 use super::{MS, Time};
-use crate::{Channel, FeedTiming, MachineLimits, Retention};
+use crate::{ByNamespace, Channel, FeedTiming, Keep, MachineLimits, Retention};
 
 /// The kinds of worlds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -57,7 +57,14 @@ pub(super) struct Plan {
     pub(super) clock_skew: Time,
     /// A publish is acknowledged only once the replica has it.
     pub(super) ack_replica: bool,
+    /// Of channels in the namespace `k` history is kept until it is pushed out.
     pub(super) retention: Retention,
+    /// Of the others little is kept, though otherwise nothing is short.
+    pub(super) fleeting: bool,
+    /// How often a publisher has another idea of what is kept of a channel.
+    pub(super) other_keep: f64,
+    /// Histories that are emptied.
+    pub(super) purges: usize,
     pub(super) limits: MachineLimits,
     pub(super) timing: FeedTiming,
     pub(super) shard_queue_max: usize,
@@ -82,8 +89,13 @@ impl Plan {
         let tight = shape == Shape::Tight || (shape != Shape::Shaky && rng.bool() && rng.bool());
         let small_history = !ample && rng.f64() < 0.6;
         let chaos = rng.u64(800..1_600) * MS;
-        let age = if small_history { rng.u64(30..900) } else { 3_600_000 };
+        let fleeting = ample && rng.f64() < 0.3;
+        let age = if small_history || fleeting { rng.u64(30..900) } else { 3_600_000 };
         let forget = age * rng.u64(1..4);
+        let events_max = |rng: &mut Rng| if small_history { rng.usize(1..9) } else { 10_000 };
+        let mut history =
+            ByNamespace::everywhere(Keep { events_max: events_max(rng), age: Some(Duration::from_millis(age)) });
+        history.own.insert("k".into(), Keep { events_max: events_max(rng), age: None });
         let limits = if tight {
             MachineLimits {
                 tail_events_max: rng.usize(0..5),
@@ -131,11 +143,13 @@ impl Plan {
             clock_skew: if rng.bool() { 400 * MS } else { 0 },
             ack_replica: rng.f64() < 0.3,
             retention: Retention {
-                history_size: if small_history { rng.usize(1..9) } else { 10_000 },
-                history_age: Duration::from_millis(age),
+                history,
                 forget_age: Duration::from_millis(forget),
                 idempotency_window: Duration::from_secs(60),
             },
+            fleeting,
+            other_keep: if ample { 0.0 } else { 0.05 },
+            purges: if rng.bool() { rng.usize(1..5) } else { 0 },
             limits,
             timing: FeedTiming {
                 deadline: Duration::from_millis(rng.u64(90..200)),
@@ -162,12 +176,20 @@ impl Plan {
         }
     }
 
-    /// Whether nothing is ever lost, and nothing is short.
-    pub(super) fn is_ample(&self) -> bool {
-        matches!(self.shape, Shape::Calm | Shape::Shaky) && self.limits.hold_bytes_max > 1 << 16
+    /// Whether of this channel nothing is ever lost.
+    pub(super) fn loses_nothing(&self, channel: &Channel) -> bool {
+        let short = self.fleeting && self.retention.history.of(channel).age.is_some();
+        matches!(self.shape, Shape::Calm | Shape::Shaky) && !short
     }
 
+    /// Whether nothing is ever lost of this channel, and nothing is short.
+    pub(super) fn is_ample(&self, channel: &Channel) -> bool {
+        self.loses_nothing(channel) && self.limits.hold_bytes_max > 1 << 16
+    }
+
+    /// One of three has a history that is kept until it is pushed out.
     pub(super) fn channels(&self) -> Vec<Channel> {
-        (0..self.channel_count).map(|n| Channel::parse(&format!("c{n}")).expect("a valid name")).collect()
+        let name = |n| if n % 3 == 1 { format!("k:{n}") } else { format!("c{n}") };
+        (0..self.channel_count).map(|n| Channel::parse(&name(n)).expect("a valid name")).collect()
     }
 }

@@ -37,7 +37,7 @@ pub(super) struct Primary {
 impl Primary {
     pub(super) fn new(plan: &Plan, rng: &mut Rng) -> Self {
         let server = Server {
-            store: Store::new(plan.retention),
+            store: Store::new(plan.retention.clone()),
             identity: Identity { replication: rng.u64(..), run: rng.u64(..), first_history: plan.first_history },
             skew: rng.u64(..plan.clock_skew.max(1)),
             alive: true,
@@ -94,7 +94,7 @@ impl World {
         let (skew, run, replication) =
             (self.rng.u64(..self.plan.clock_skew.max(1)), self.rng.u64(..), self.rng.u64(..));
         let (dies, again) = (self.chance(0.5), self.chance(0.2));
-        let retention = self.plan.retention;
+        let retention = self.plan.retention.clone();
         let primary = &mut self.primaries[usize::from(partition)];
         let old = primary.current;
         let (store, lineage) = primary.replica.take().unwrap_or_else(|| (Store::new(retention), BTreeSet::new()));
@@ -136,7 +136,7 @@ impl World {
 
     /// All keys are gone. Connections may stay.
     pub(super) fn wipe(&mut self, partition: u16) {
-        let retention = self.plan.retention;
+        let retention = self.plan.retention.clone();
         let server = self.primaries[usize::from(partition)].current;
         tell!(self, "server {partition}/{server} is wiped");
         let wiped = self.server_mut(partition, server);

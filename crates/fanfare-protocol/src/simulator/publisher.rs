@@ -10,6 +10,8 @@ use crate::{Channel, Content, Draft, Idempotency, Published};
 #[derive(Debug)]
 pub(super) struct Message {
     channel: Channel,
+    /// It empties the channel's history and says nothing.
+    purges: bool,
     acknowledged: bool,
 }
 
@@ -19,7 +21,8 @@ impl World {
     pub(super) fn add_messages(&mut self) {
         for message in 0..self.plan.messages {
             let channel = self.some_channel();
-            self.messages.push(Message { channel, acknowledged: false });
+            let purges = message < self.plan.purges;
+            self.messages.push(Message { channel, purges, acknowledged: false });
             let at = self.below(self.plan.chaos + 100 * MS);
             self.at(at, Step::Publish { message, attempt: 0 });
         }
@@ -27,7 +30,7 @@ impl World {
         for channel in self.channels.clone() {
             if self.chance(0.7) {
                 let message = self.messages.len();
-                self.messages.push(Message { channel, acknowledged: false });
+                self.messages.push(Message { channel, purges: false, acknowledged: false });
                 let at = self.plan.chaos + 1_350 * MS + self.below(300 * MS);
                 self.at(at, Step::Publish { message, attempt: 0 });
             }
@@ -68,7 +71,35 @@ impl World {
         if hung_until > self.now {
             return self.at(hung_until, Step::PublishArrives { message, attempt, partition, server });
         }
+        let entry = match self.messages[message].purges {
+            true => self.purge(message, partition, server),
+            false => self.take(message, partition, server),
+        };
+        if self.plan.ack_replica && on(Rule::AckReplica) {
+            self.server_mut(partition, server).waiting.push((message, entry));
+        } else {
+            self.answer_publisher(message, entry);
+        }
+    }
+
+    fn purge(&mut self, message: usize, partition: u16, server: usize) -> usize {
         let channel = self.messages[message].channel.clone();
+        let caller = self.caller(partition, server);
+        let (point, purge) = self.server_mut(partition, server).store.purge(caller, channel);
+        self.epoch_seen(partition, server, point.epoch);
+        tell!(self, "server {partition}/{server} empties {} at {point}", purge.channel.as_str());
+        let number = self.check.purged(self.now, &purge);
+        self.fan_out_purge(partition, server, point.epoch, purge);
+        number
+    }
+
+    fn take(&mut self, message: usize, partition: u16, server: usize) -> usize {
+        let channel = self.messages[message].channel.clone();
+        let mut keep = *self.plan.retention.history.of(&channel);
+        if self.chance(self.plan.other_keep) {
+            let others: Vec<_> = self.plan.retention.history.all().copied().collect();
+            keep = self.rng.choice(others).expect("there is one that holds elsewhere");
+        }
         let entry = self.check.entries.len();
         let mut digest = [0; 16];
         digest[..8].copy_from_slice(&(message as u64).to_le_bytes());
@@ -79,7 +110,7 @@ impl World {
         };
         let caller = self.caller(partition, server);
         let before = self.server(partition, server).lineage.clone();
-        let entry = match self.server_mut(partition, server).store.publish(caller, draft) {
+        match self.server_mut(partition, server).store.publish(caller, draft, keep) {
             Published::Now(point, event) => {
                 self.epoch_seen(partition, server, point.epoch);
                 let deposed = self.server(partition, server).deposed;
@@ -100,11 +131,6 @@ impl World {
                 self.check.find(message, point, lineage).expect("what was published before is known")
             }
             Published::Mismatch => unreachable!("a message is always the same"),
-        };
-        if self.plan.ack_replica && on(Rule::AckReplica) {
-            self.server_mut(partition, server).waiting.push((message, entry));
-        } else {
-            self.answer_publisher(message, entry);
         }
     }
 
@@ -117,7 +143,10 @@ impl World {
 
     pub(super) fn reply(&mut self, message: usize, entry: usize) {
         self.messages[message].acknowledged = true;
-        self.check.acknowledged(entry);
+        match self.messages[message].purges {
+            true => self.check.purge_acknowledged(self.now, entry),
+            false => self.check.acknowledged(entry),
+        }
     }
 
     /// The world's clock, as feeds read it.

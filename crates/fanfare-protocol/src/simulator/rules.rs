@@ -16,7 +16,7 @@ const SEEDS_MAX: u64 = 12_000;
 const SHAPES: [Shape; 5] = [Shape::Storm, Shape::Faults, Shape::Tight, Shape::Calm, Shape::Shaky];
 
 /// All but the backstops, `nonce`, `count`, `read-epoch` and `poll-gaps`: see `scenarios`.
-pub(super) const RULES: [Rule; 43] = [
+pub(super) const RULES: [Rule; 46] = [
     Rule::Confirm,
     Rule::MarkerLast,
     Rule::CutAck,
@@ -60,6 +60,9 @@ pub(super) const RULES: [Rule; 43] = [
     Rule::CutAtMarker,
     Rule::AckReplica,
     Rule::PollFull,
+    Rule::Kept,
+    Rule::PurgeLast,
+    Rule::PurgeTail,
 ];
 
 /// The seed that breaks first, and how.

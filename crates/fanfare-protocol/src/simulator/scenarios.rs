@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use crate::rules::switches::without;
 use crate::{
-    Action, Answer, Channel, Confirmation, Content, Cut, Delivery, Epoch, Event, Feed, FeedTiming, Gap, Id, Last,
-    Machine, MachineLimits, Marker, Outlet, Page, Partitions, Patch, Poll, Position, Query, Replayed, Rule,
-    SharedEvent, Start, WishBatch, Wishes,
+    Action, Answer, ByNamespace, Channel, Confirmation, Content, Cut, Delivery, Epoch, Event, Feed, FeedTiming, Gap,
+    Id, Keep, Last, Machine, MachineLimits, Marker, Outlet, Page, Partitions, Patch, Poll, Position, Query, Replayed,
+    Rule, SharedEvent, Start, WishBatch, Wishes,
 };
 
 const NOW: Duration = Duration::from_secs(1);
@@ -33,6 +33,10 @@ fn marker(nonce: u64, lasts: Vec<(Channel, Option<Position>)>) -> Arc<Marker> {
 fn event(name: &str, pos: u64, prev: u64) -> SharedEvent {
     let content = Content { name: None, key: None, ttl: None, data: "x".into() };
     SharedEvent::new(Event { channel: channel(name), pos: Position(pos), prev: exact(prev), content })
+}
+
+fn fresh(replay: u16) -> Start {
+    Start::Fresh { replay: Arc::new(ByNamespace::everywhere(replay)) }
 }
 
 /// What a connection was sent: events by position, gaps by reason.
@@ -126,7 +130,7 @@ fn ample() -> MachineLimits {
 /// A connection that is live on `x`, whose last event stands at 10.
 fn live() -> Stage {
     let mut stage = Stage::new(ample());
-    stage.join(0, &["x"], Start::Fresh { replay: 0 });
+    stage.join(0, &["x"], fresh(0));
     stage.cut(10, &[("x", 10)]);
     assert_eq!(stage.sent(), ["connected at 10"]);
     stage
@@ -334,7 +338,7 @@ fn a_channel_that_is_left_before_it_has_begun_never_begins() {
 #[test]
 fn a_new_client_that_must_start_again_is_still_replayed_the_newest() {
     let mut stage = Stage::new(ample());
-    stage.join(0, &["x"], Start::Fresh { replay: 2 });
+    stage.join(0, &["x"], fresh(2));
     stage.cut(10, &[("x", 10)]);
     assert_eq!(stage.take().reads.len(), 1);
     stage.deliver(Delivery::Break);
@@ -351,11 +355,12 @@ fn a_new_client_that_must_start_again_is_still_replayed_the_newest() {
     assert_eq!(stage.sent(), ["connected at 4", "5 on x", "10 on x"]);
 }
 
+const KEEP: Keep = Keep { events_max: 10, age: Some(Duration::from_secs(60)) };
+
 #[test]
 fn a_page_that_has_room_for_nothing_has_one_event() {
     let mut store = crate::Store::new(crate::Retention {
-        history_size: 10,
-        history_age: Duration::from_secs(60),
+        history: ByNamespace::everywhere(KEEP),
         forget_age: Duration::from_secs(60),
         idempotency_window: Duration::from_secs(60),
     });
@@ -363,7 +368,7 @@ fn a_page_that_has_room_for_nothing_has_one_event() {
     let caller = crate::Caller { now: Position(100), identity, new_epoch: epoch() };
     for _ in 0..2 {
         let content = Content { name: None, key: None, ttl: None, data: "x".into() };
-        store.publish(caller, crate::Draft { channel: channel("x"), content, idempotency: None });
+        store.publish(caller, crate::Draft { channel: channel("x"), content, idempotency: None }, KEEP);
     }
     let limit = crate::PageLimit { events_max: 10, bytes_max: 0 };
     let page = store.history_after(&channel("x"), Position(0), limit, Position(100));

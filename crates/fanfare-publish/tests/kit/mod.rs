@@ -9,7 +9,7 @@ use std::time::Duration;
 use fanfare_auth::{PublishAccess, PublishKeys, Secrets};
 use fanfare_backbone::Backbone;
 use fanfare_http::Server;
-use fanfare_protocol::{ByNamespace, Channel, PageLimit, Partitions, Retention, SharedEvent};
+use fanfare_protocol::{ByNamespace, Channel, Keep, PageLimit, Partitions, Retention, SharedEvent};
 use fanfare_publish::{PublishApi, PublishConfig};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -53,8 +53,7 @@ impl TestApi {
     ) -> Self {
         let minutes = |n: u64| Duration::from_secs(60 * n);
         let retention = Retention {
-            history_size,
-            history_age: minutes(5),
+            history: ByNamespace::everywhere(Keep { events_max: history_size, age: Some(minutes(5)) }),
             forget_age: minutes(10),
             idempotency_window: minutes(5),
         };

@@ -92,10 +92,10 @@ static FIELDS: [Field<RouteConfig>; 10] = [
                       clients that make a new EventSource on every error, and so never resume.",
             expected: "a number from 0 to 1000",
             example: "20",
-            default: "0",
+            default: "replay of its channels' namespaces",
         },
-        set: |route, given| set(&mut route.replay, given.text().and_then(|text| text.parse().ok())),
-        get: |route| (route.replay > 0).then(|| route.replay.to_string()),
+        set: |route, given| set(&mut route.replay, given.text().and_then(|text| text.parse().ok()).map(Some)),
+        get: |route| route.replay.map(|replay| replay.to_string()),
     },
     Field {
         doc: Doc {

@@ -86,9 +86,9 @@ const CONNECTIONS: RangeInclusive<u64> = 1..=10_000_000;
 const CHANNELS: RangeInclusive<u64> = 1..=10_000;
 
 /// A history is read page by page, and what one channel holds in memory has a bound.
-const HISTORY_EVENTS: RangeInclusive<u64> = 1..=100_000;
+pub(super) const HISTORY_EVENTS: RangeInclusive<u64> = 1..=100_000;
 
-const RETENTION: RangeInclusive<Duration> = Duration::from_secs(1)..=DAY;
+pub(super) const RETENTION: RangeInclusive<Duration> = Duration::from_secs(1)..=DAY;
 const HEARTBEAT: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(10 * 60);
 /// A connection that is closed has been of use for a while.
 const LIFETIME: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::from_secs(30 * 24 * 60 * 60);
@@ -322,8 +322,10 @@ pub(super) static SETTINGS: [Setting; 35] = [
         kind: Kind::Value,
         meaning: "Events of a channel that are retained at most. Who comes back after more is told of a gap.",
         expected: "a whole number from 1 to 100000",
-        set: |config, text| set_count(&mut config.retention.history_size, parse_count(text, &HISTORY_EVENTS)),
-        get: |config| config.retention.history_size.to_string(),
+        set: |config, text| {
+            set_count(&mut config.retention.history.elsewhere.events_max, parse_count(text, &HISTORY_EVENTS))
+        },
+        get: |config| config.retention.history.elsewhere.events_max.to_string(),
     },
     Setting {
         variable: "FANFARE_HISTORY_AGE",
@@ -331,8 +333,10 @@ pub(super) static SETTINGS: [Setting; 35] = [
         kind: Kind::Value,
         meaning: "Age at which a retained event may go.",
         expected: "a duration from 1s to 1day, such as 5m",
-        set: |config, text| set(&mut config.retention.history_age, parse_duration(text, &RETENTION)),
-        get: |config| show_duration(config.retention.history_age),
+        set: |config, text| {
+            set(&mut config.retention.history.elsewhere.age, parse_duration(text, &RETENTION).map(Some))
+        },
+        get: |config| config.retention.history.elsewhere.age.map_or(NONE.to_owned(), show_duration),
     },
     Setting {
         variable: "FANFARE_IDEMPOTENCY_WINDOW",
