@@ -10,6 +10,7 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
+use crate::hearing::Hearing;
 use crate::metrics::EdgeMetrics;
 use crate::stream::Stream;
 
@@ -44,6 +45,7 @@ pub(crate) struct FeedDriver {
     /// Rung by shards that have wishes.
     pub(crate) bell: Arc<Notify>,
     pub(crate) metrics: Arc<EdgeMetrics>,
+    pub(crate) hearing: Arc<Hearing>,
 }
 
 enum Step {
@@ -106,7 +108,10 @@ impl FeedDriver {
             match step {
                 Step::Arrivals(Some(())) => {
                     for arrival in arrivals.drain(..) {
-                        was_good |= matches!(arrival, LinkEvent::Marker(_));
+                        if matches!(arrival, LinkEvent::Marker(_)) {
+                            was_good = true;
+                            self.hearing.heard(self.partition);
+                        }
                         self.arrived(arrival, feed, now, &mut actions);
                         if !self.carry_out(&mut actions, link) {
                             return was_good;

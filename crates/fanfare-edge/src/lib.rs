@@ -16,6 +16,7 @@ mod control; // What edges say to each other.
 mod directory; // Who listens here, told to all.
 mod feed; // From backbone to stream.
 mod head; // The response's head.
+mod hearing; // Whether it hears itself.
 mod history; // What channels retain.
 mod metrics;
 mod patch; // It changes.
@@ -52,6 +53,7 @@ pub use close::CloseReason;
 pub use config::{AddressLimit, AtUserLimit, EdgeConfig};
 use control::{Control, Listener};
 use feed::{FeedDriver, ShardPort};
+use hearing::Hearing;
 use metrics::EdgeMetrics;
 use refusal::jittered;
 pub use registry::Registry;
@@ -125,6 +127,7 @@ pub struct Edge {
     loads: Vec<Arc<ShardLoad>>,
     next_shard: AtomicUsize,
     calls: Calls,
+    hearing: Arc<Hearing>,
     draining: AtomicBool,
     stop: CancellationToken,
 }
@@ -204,8 +207,10 @@ impl Edge {
             metrics: metrics.clone(),
         };
         services.push(Service { name: "control".to_owned(), future: Box::pin(listener.run(stop.clone())) });
+        let hearing = Arc::new(Hearing::new(partitions));
         for ((partition, shards), bell) in partitions.all().zip(ports).zip(bells) {
-            let driver = FeedDriver { partition, backbone: backbone.clone(), shards, bell, metrics: metrics.clone() };
+            let (backbone, metrics, hearing) = (backbone.clone(), metrics.clone(), hearing.clone());
+            let driver = FeedDriver { partition, backbone, shards, bell, metrics, hearing };
             let future = Box::pin(driver.run(stop.clone()));
             services.push(Service { name: format!("feed {partition}"), future });
         }
@@ -244,6 +249,7 @@ impl Edge {
             loads,
             next_shard: AtomicUsize::new(0),
             calls,
+            hearing,
             draining: AtomicBool::new(false),
             stop,
         };
@@ -290,6 +296,12 @@ impl Edge {
     /// Whether new connections are welcome.
     pub fn is_ready(&self) -> bool {
         !self.draining.load(Ordering::Relaxed)
+    }
+
+    /// How long its own markers have not come back to it, in the partition that is worst off. A second or two is
+    /// usual; where Redis is away, it is as long as that has been.
+    pub fn unheard_for(&self) -> Duration {
+        self.hearing.silence()
     }
 
     /// Who is connected.

@@ -1,6 +1,7 @@
 //! What operators and their tools ask: is it alive, is it ready, what does it count, which version is it?
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use fanfare_auth::AdminKey;
 use fanfare_edge::Edge;
@@ -16,6 +17,10 @@ use crate::front::GET;
 use crate::redis::Pulse;
 
 const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// An edge whose commands work and whose own markers stay away for so long is deaf: it takes connections and has nothing
+/// to tell them.
+const DEAF_AFTER: Duration = Duration::from_secs(30);
 
 /// A registry with what is known of the process itself.
 ///
@@ -45,9 +50,9 @@ pub(crate) struct Admin {
 /// Whose readiness it is.
 #[derive(Debug)]
 pub(crate) enum Part {
-    /// Redis has no say in it, unless somebody wants that (`FANFARE_UNREADY_AFTER`): an outage there must not become
-    /// the loss of every client.
-    Edge(Arc<Edge>, Option<Arc<Pulse>>),
+    /// That Redis is away has no say in it, unless somebody wants that (`FANFARE_UNREADY_AFTER`): an outage there must
+    /// not become the loss of every client. An edge that is deaf while Redis answers is of no use.
+    Edge(Arc<Edge>, Arc<Pulse>),
     /// There is no use in a publish API that can't reach Redis.
     Publisher(Arc<Pulse>),
 }
@@ -96,14 +101,22 @@ impl Admin {
 
     fn ready(&self) -> Result<Response, Problem> {
         let (is_leaving, pulse) = match &self.part {
-            Part::Edge(edge, pulse) => (!edge.is_ready(), pulse.as_ref()),
-            Part::Publisher(pulse) => (false, Some(pulse)),
+            Part::Edge(edge, pulse) => (!edge.is_ready(), pulse),
+            Part::Publisher(pulse) => (false, pulse),
         };
         if is_leaving || self.draining.is_cancelled() {
             return Err(Problem::new(Code::Overloaded, "draining: new connections are not welcome any more"));
         }
-        if let Some(silence) = pulse.and_then(|pulse| pulse.lost_for()) {
+        if let Some(silence) = pulse.lost_for() {
             let detail = format!("Redis has not answered for {} s", silence.as_secs());
+            return Err(Problem::new(Code::BackboneUnavailable, detail));
+        }
+        if let Part::Edge(edge, pulse) = &self.part
+            && let deaf_for = edge.unheard_for().min(pulse.steady_for())
+            && deaf_for >= DEAF_AFTER
+        {
+            let seconds = deaf_for.as_secs();
+            let detail = format!("Redis answers, but this edge has not heard its own markers for {seconds} s");
             return Err(Problem::new(Code::BackboneUnavailable, detail));
         }
         Ok(no_store(text(StatusCode::OK, "ready\n")))

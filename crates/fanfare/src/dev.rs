@@ -45,7 +45,7 @@ async fn serve(config: &Config, hosts: LocalHosts) -> anyhow::Result<ExitCode> {
     let cors = Arc::new(Cors::loopback(hosts.clone()));
     let secrets = config.auth.secret.clone().map_or_else(made_up, Ok)?;
     let access = config.auth.dev_access(secrets.clone());
-    let pulse = config.unready_after.map(|after| Pulse::start(after, backbone.clone(), &lifecycle));
+    let pulse = Pulse::start(config.unready_after, backbone.clone(), &lifecycle);
     let (edge, services) = Edge::new(backbone.clone(), config.edge.clone(), access, cors.clone(), &registry)?;
     let api = PublishApi::new(backbone, config.publish.clone(), PublishAccess::Dev, Some(secrets), &registry)?;
     let admin = Admin {

@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use fanfare_backbone::{Backbone, Finding, RedisConfig, Weight, check};
 use fanfare_protocol::Channel;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -91,16 +91,24 @@ fn pause() -> Duration {
 /// Whether a process can reach Redis: it asks all the time.
 #[derive(Debug)]
 pub(crate) struct Pulse {
-    /// When Redis answered last; at first, when the process began.
-    heard: Mutex<Instant>,
+    heard: Mutex<Heard>,
     /// So long without an answer is too long.
-    unready_after: Duration,
+    unready_after: Option<Duration>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Heard {
+    /// When Redis answered last; at first, when the process began.
+    last: Instant,
+    /// Since when it has answered each time.
+    steady_since: Option<Instant>,
 }
 
 impl Pulse {
     /// One that beats until the process stops.
-    pub(crate) fn start(unready_after: Duration, backbone: Backbone, lifecycle: &Lifecycle) -> Arc<Self> {
-        let pulse = Arc::new(Self { heard: Mutex::new(Instant::now()), unready_after });
+    pub(crate) fn start(unready_after: Option<Duration>, backbone: Backbone, lifecycle: &Lifecycle) -> Arc<Self> {
+        let heard = Heard { last: Instant::now(), steady_since: None };
+        let pulse = Arc::new(Self { heard: Mutex::new(heard), unready_after });
         let (beating, stop) = (pulse.clone(), lifecycle.stopping().clone());
         lifecycle.spawn_service("pulse", async move { beating.beat(&backbone, stop).await });
         pulse
@@ -108,17 +116,34 @@ impl Pulse {
 
     /// How long Redis has not answered, if that is too long.
     pub(crate) fn lost_for(&self) -> Option<Duration> {
-        let heard = *self.heard.lock().expect("nobody panics while holding it");
-        Some(heard.elapsed()).filter(|silence| *silence >= self.unready_after)
+        let silence = self.heard().last.elapsed();
+        self.unready_after.and_then(|after| (silence >= after).then_some(silence))
+    }
+
+    /// How long Redis has answered whenever it was asked.
+    pub(crate) fn steady_for(&self) -> Duration {
+        self.heard().steady_since.map(|since| since.elapsed()).unwrap_or_default()
+    }
+
+    fn note(&self, answered: bool) {
+        let now = Instant::now();
+        let mut heard = self.heard();
+        *heard = match answered {
+            true => Heard { last: now, steady_since: heard.steady_since.or(Some(now)) },
+            false => Heard { steady_since: None, ..*heard },
+        };
+    }
+
+    fn heard(&self) -> MutexGuard<'_, Heard> {
+        self.heard.lock().expect("nobody panics while holding it")
     }
 
     /// Asks until `stop`.
     async fn beat(&self, backbone: &Backbone, stop: CancellationToken) {
         let channel = Channel::broadcast();
         loop {
-            if backbone.standing(&channel).await.is_ok() {
-                *self.heard.lock().expect("nobody panics while holding it") = Instant::now();
-            }
+            let answered = backbone.standing(&channel).await.is_ok();
+            self.note(answered);
             tokio::select! {
                 () = stop.cancelled() => return,
                 () = sleep(pause()) => {}
@@ -136,7 +161,8 @@ mod tests {
     fn a_publisher_is_unready_after_10_seconds_without_redis() {
         let unready = |seconds| {
             let heard = Instant::now().checked_sub(Duration::from_secs(seconds)).expect("the machine runs longer");
-            Pulse { heard: Mutex::new(heard), unready_after: PUBLISHER_UNREADY_AFTER }.lost_for().is_some()
+            let heard = Mutex::new(Heard { last: heard, steady_since: None });
+            Pulse { heard, unready_after: Some(PUBLISHER_UNREADY_AFTER) }.lost_for().is_some()
         };
         assert!(!unready(0) && !unready(8) && unready(10));
     }

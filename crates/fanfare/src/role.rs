@@ -52,7 +52,7 @@ async fn serve_edge(config: &Config) -> anyhow::Result<ExitCode> {
 
     let registry = admin::registry()?;
     let cors = Arc::new(config.cors());
-    let pulse = config.unready_after.map(|after| Pulse::start(after, backbone.clone(), &lifecycle));
+    let pulse = Pulse::start(config.unready_after, backbone.clone(), &lifecycle);
     let (edge, services) = Edge::new(backbone, config.edge.clone(), access, cors.clone(), &registry)?;
     for service in services {
         lifecycle.spawn_service(service.name, service.future);
@@ -80,7 +80,7 @@ async fn serve_publish(config: &Config) -> anyhow::Result<ExitCode> {
 
     let registry = admin::registry()?;
     let api = PublishApi::new(backbone.clone(), config.publish.clone(), access, config.auth.secret.clone(), &registry)?;
-    let pulse = Pulse::start(PUBLISHER_UNREADY_AFTER, backbone, &lifecycle);
+    let pulse = Pulse::start(Some(PUBLISHER_UNREADY_AFTER), backbone, &lifecycle);
     let admin = Admin {
         part: Part::Publisher(pulse),
         registry,

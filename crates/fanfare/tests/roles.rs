@@ -223,6 +223,25 @@ async fn without_redis_the_roles_start_and_wait_for_it() {
 }
 
 #[tokio::test]
+async fn an_edge_that_is_deaf_while_redis_answers_is_not_ready() {
+    let Some(redis) = Redis::start(&[]) else { return };
+    let edge = Role::start("edge", &redis.url());
+    let token = token(&["--channel", "server:*"]);
+    let mut listening = edge.subscribe("/events/server:7", &token).open().await;
+    listening.expect_connected().await;
+    redis.command(&["ACL", "SETUSER", "default", "-subscribe"]);
+    redis.command(&["CLIENT", "KILL", "TYPE", "pubsub"]);
+    edge.turns(503).await;
+    let answer = Publisher::new(edge.admin).get("/readyz").await;
+    assert!(answer.text().contains("has not heard its own markers"), "{}", answer.text());
+    redis.command(&["ACL", "SETUSER", "default", "+subscribe"]);
+    edge.turns(200).await;
+    let publisher = Role::start("publish", &redis.url());
+    publisher.publisher(KEY).publish("server:7", "heard").await.id();
+    assert_eq!(listening.next_data().await, "heard");
+}
+
+#[tokio::test]
 async fn where_a_replica_must_have_it_a_publish_without_one_is_unknown_in_its_outcome() {
     let Some(primary) = Redis::start(&["--repl-diskless-sync-delay", "0"]) else { return };
     let port = primary.port.to_string();

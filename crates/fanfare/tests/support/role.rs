@@ -86,7 +86,7 @@ impl Role {
     pub(crate) async fn turns(&self, status: u16) -> Duration {
         let start = Instant::now();
         while self.readiness().await != status {
-            assert!(start.elapsed() < PATIENCE, "/readyz is not {status}");
+            assert!(start.elapsed() < 2 * PATIENCE, "/readyz is not {status}");
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
         start.elapsed()
