@@ -160,8 +160,10 @@ async fn browsers_survive_refusals_and_do_not_hammer() {
         .env("FANFARE_REDIS_URL", nowhere)
         .env("FANFARE_AUTH_SECRET", "0123456789abcdef0123456789abcdef")
         .start();
+    let open = Fanfare::dev().start();
     let status = Command::new("node")
         .arg(script("refusals.mjs"))
+        .env("FANFARE_OPEN", open.url())
         .env("FANFARE_FULL", full.url())
         .env("FANFARE_DRAINING", draining.url())
         .env("FANFARE_AWAY", away.url())
