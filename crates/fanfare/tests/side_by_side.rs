@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use fanfare_auth::Secrets;
 use fanfare_loadtest::Job;
+use fanfare_testkit::Publisher;
 use serde_json::json;
 use support::redis::Redis;
 use support::role::{KEY, Role, SECRET, credentials, token};
@@ -197,5 +198,58 @@ fn who_is_cut_off_misses_nothing_on_edges_of_both_versions() {
             assert!(report.passed() && report.replayed > 0 && report.partitions == fleet.partitions, "{report}");
         }
         fleet.stop();
+    }
+}
+
+/// A history is emptied, a user disconnected, a stream changed: none of it means anything to the version before.
+#[tokio::test]
+async fn what_the_version_before_does_not_know_does_it_no_harm() {
+    let Some(before) = before() else { return };
+    for partitions in [1, 8] {
+        let Some(fleet) = Fleet::start([before, FANFARE.as_ref()], partitions) else { return };
+        let token = token(&["--user", "42", "--channel", "server:*", "--ttl", "5m"]);
+        let [old, new] = &fleet.edges;
+        let mut backend = fleet.publishers[1].publisher(KEY);
+        let mut on_old = old.subscribe("/events?channel=server:7", &token).connected().await;
+        let mut on_new = new.subscribe("/events?channel=server:7", &token).open().await;
+        let id = on_new.expect_connected().await["clientId"].as_str().expect("a client id").to_owned();
+        backend.publish("server:7", "one").await.id();
+        assert_eq!((on_old.next_data().await, on_new.next_data().await), ("one".to_owned(), "one".to_owned()));
+
+        let json = [("Content-Type", "application/json")];
+        for path in ["/channels/server:7/history", "/users/43/connections"] {
+            let answer = backend.request("DELETE", path, &json, "").await;
+            assert_eq!(answer.status, 200, "{path}: {}", answer.text());
+        }
+        let bearer = format!("Bearer {token}");
+        let headers = [json[0], ("Authorization", &*bearer)];
+        let change = json!({"subscribe": ["server:8"]}).to_string();
+        let changed = Publisher::new(new.address).request("PATCH", &format!("/events/{id}"), &headers, change).await;
+        assert_eq!(changed.status, 200, "{}", changed.text());
+        assert_eq!(on_new.next().await.event, "subscribed");
+
+        // The one before finds a hole where the purge stands. It may say so, and then it goes on.
+        for n in ["two", "three"] {
+            backend.publish("server:7", n).await.id();
+            assert_eq!(on_new.next_data().await, n);
+            let mut message = on_old.next().await;
+            while message.event == "gap" {
+                message = on_old.next().await;
+            }
+            assert_eq!(message.data, n);
+        }
+        // A stream that was changed is known to the one before, as its cursor has it.
+        on_new.reset();
+        backend.publish("server:8", "four").await.id();
+        on_new.reconnect_to(old.address).await;
+        assert_eq!(on_new.expect_connected().await["resumed"], true);
+        assert_eq!(on_new.next_data().await, "four");
+        drop((on_old, on_new));
+        for mut role in fleet.edges.into_iter().chain(fleet.publishers) {
+            role.process.signal("TERM");
+            assert_eq!(role.process.wait().code(), Some(0));
+            let seen = role.process.err.seen();
+            assert!(!seen.iter().any(|line| line.contains(r#""level":"ERROR""#) || line.contains("panic")), "{seen:?}");
+        }
     }
 }
