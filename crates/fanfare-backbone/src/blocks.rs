@@ -55,9 +55,10 @@ impl Block {
         Self { user, before: at(before), until: at(until) }
     }
 
-    /// Whether it is still in force for a token that was issued then. One that doesn't say when counts as old.
+    /// Whether it is still in force for a token that was issued then: in the same millisecond, too, since nobody knows
+    /// which came first. One that doesn't say when counts as old.
     pub fn refuses(&self, issued_at: Option<SystemTime>, now: SystemTime) -> bool {
-        now < self.until && issued_at.is_none_or(|issued_at| issued_at < self.before)
+        now < self.until && issued_at.is_none_or(|issued_at| since_1970(issued_at) <= since_1970(self.before))
     }
 
     /// Whether a connection that was opened then is to end: in the same millisecond, too.
@@ -132,7 +133,8 @@ mod tests {
         let block = Block::new(UserId::parse("42").expect("valid"), now, Duration::from_secs(60));
         let second = Duration::from_secs(1);
         assert!(block.refuses(Some(now - second), now) && block.refuses(None, now));
-        assert!(!block.refuses(Some(now), now) && !block.refuses(Some(now + second), now));
+        let later = now + Duration::from_millis(1);
+        assert!(block.refuses(Some(now), now) && !block.refuses(Some(later), now), "in the same millisecond, too");
         assert!(!block.refuses(None, now + 61 * second));
         assert!(!Block::new(block.user, now, Duration::ZERO).refuses(None, now), "it closes, and refuses nothing");
     }

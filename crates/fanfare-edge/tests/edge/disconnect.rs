@@ -18,11 +18,11 @@ async fn guarded(backbone: &Backbone) -> TestEdge {
     TestEdge::guarded(backbone.clone(), EdgeConfig::default(), access).await
 }
 
-/// A token that was issued so long ago.
-fn token(user: &str, age: Duration) -> String {
+/// A token that was issued then.
+fn token(user: &str, issued_at: SystemTime) -> String {
     let ttl = Duration::from_secs(3_600);
     let order = TokenOrder { user: Some(UserId::parse(user).expect("valid")), ttl, ..TokenOrder::default() };
-    order.mint(&Secrets::parse(SECRET).expect("a secret"), SystemTime::now() - age).expect("mints").token
+    order.mint(&Secrets::parse(SECRET).expect("a secret"), issued_at).expect("mints").token
 }
 
 fn bearer(token: &str) -> String {
@@ -39,8 +39,8 @@ async fn disconnect(backbone: &Backbone, user: &str, seconds: u64) {
 async fn a_disconnected_user_goes_from_every_edge_and_comes_back_only_with_a_newer_token() {
     let backbone = Backbone::in_process(Partitions::new(8).expect("1 to 64"), RETENTION);
     let edges = [guarded(&backbone).await, guarded(&backbone).await];
-    let second = Duration::from_secs(1);
-    let (old, other) = (token("42", second), token("43", second));
+    let before = SystemTime::now() - Duration::from_secs(1);
+    let (old, other) = (token("42", before), token("43", before));
     let mut held = Vec::new();
     for edge in &edges {
         for _ in 0..3 {
@@ -58,7 +58,7 @@ async fn a_disconnected_user_goes_from_every_edge_and_comes_back_only_with_a_new
         assert!(subscriber.decoder.retry().expect("a pause") <= Duration::from_secs(3), "it comes and is told to stop");
         assert!(subscriber.next().await.is_none());
     }
-    let new = token("42", Duration::ZERO);
+    let new = token("42", SystemTime::now() + Duration::from_millis(1)); // However quick all this was.
     for edge in &edges {
         for headers in ["", "Accept: text/event-stream\r\n", "Last-Event-ID: abcdef-1\r\n"] {
             let refused = Subscriber::get(edge.address, "/events", &(bearer(&old) + headers)).await;
@@ -88,7 +88,7 @@ async fn a_disconnected_user_goes_from_every_edge_and_comes_back_only_with_a_new
 #[tokio::test]
 async fn an_edge_that_starts_later_knows_who_was_disconnected() {
     let backbone = Backbone::in_process(Partitions::ONE, RETENTION);
-    let old = token("42", Duration::from_secs(1));
+    let old = token("42", SystemTime::now() - Duration::from_secs(1));
     disconnect(&backbone, "42", 60).await;
     // What was said is gone by then: only the table is left.
     for _ in 0..RETENTION.history.elsewhere.events_max + 1 {
