@@ -165,7 +165,8 @@ async function showsProgress(page) {
   await page.evaluate((edge) => {
     const state = (window.progress = { steps: [], ready: 0 });
     const source = new EventSource(`${edge}/task-progress/12345`, { withCredentials: true });
-    source.onopen = () => (state.ready = 1);
+    // Before that, it has the head of a stream that has not begun.
+    source.addEventListener("connected", () => (state.ready = 1));
     source.onmessage = (event) => {
       const progress = JSON.parse(event.data);
       state.steps.push(progress.percentage);
