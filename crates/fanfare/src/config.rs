@@ -28,8 +28,8 @@ pub(crate) use mistakes::Mistakes;
 pub(crate) use namespaces::Namespace;
 pub(crate) use print::print;
 
-/// What edges say to each other, and for how long: PATCHes are ignored when they are older than a minute, and what a
-/// disconnect says is in a table as well.
+/// How much is kept of what edges say to each other, and for how long where events are kept without an end: PATCHes are
+/// ignored when they are older than a minute, and what a disconnect says is in a table as well.
 const CONTROL_MESSAGES_MAX: usize = 1_000;
 const CONTROL_MESSAGES_AGE: Duration = Duration::from_secs(5 * 60);
 
@@ -164,9 +164,10 @@ impl Config {
     fn retention(&self) -> Retention {
         let mut retention = self.retention.clone();
         let history = &mut retention.history;
-        // What edges say to each other outlives a break, however little is kept of events.
+        // What edges say to each other outlives a break, however few events are kept.
         for control in ["$edge", "$edges"] {
-            let keep = Keep { events_max: CONTROL_MESSAGES_MAX, age: Some(CONTROL_MESSAGES_AGE) };
+            let keep =
+                Keep { events_max: CONTROL_MESSAGES_MAX, age: history.elsewhere.age.or(Some(CONTROL_MESSAGES_AGE)) };
             history.own.insert(control.into(), keep);
         }
         for (name, namespace) in &self.namespaces {
