@@ -72,6 +72,7 @@ fn log_lines_are_text_on_a_terminal_and_json_elsewhere() {
     let command = format!("{} dev --listen 127.0.0.1:0", env!("CARGO_BIN_EXE_fanfare"));
     let mut script = Command::new("script");
     script.args(["--quiet", "--return", "--command", &command, "/dev/null"]);
+    script.env_remove("FANFARE_FULL"); // It is no setting of the service.
     let mut terminal = Process::start(script.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()));
     let line = terminal.out.find("listening");
     assert!(!line.contains('{') && line.contains("INFO"), "{line}");
