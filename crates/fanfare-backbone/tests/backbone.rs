@@ -1,18 +1,21 @@
 //! What every backbone does, whatever is behind it: one suite, run against the in-process one, Redis 6.2, Redis 7 and
 //! Valkey.
 
+#[path = "support/links.rs"]
+mod links;
 mod support;
 
 use std::collections::HashSet;
 use std::time::{Duration, SystemTime};
 
 use fanfare_backbone::{
-    Backbone, Block, Counted, Link, LinkEvent, Node, NodeId, PublishError, RedisConfig, Secret, all_edges,
+    Backbone, Block, Counted, LinkEvent, Node, NodeId, PublishError, RedisConfig, Secret, all_edges,
 };
 use fanfare_protocol::{
-    Answer, ByNamespace, Channel, Confirmation, Content, Draft, Idempotency, Keep, PageLimit, Partitions, Position,
-    Query, Retention, UserId,
+    Answer, ByNamespace, Confirmation, Draft, Idempotency, Keep, PageLimit, Partitions, Position, Query, Retention,
+    UserId,
 };
+use links::{arrivals, channel, draft};
 use support::{Flavour, PATIENCE, Server};
 use tokio::time::timeout;
 
@@ -81,26 +84,8 @@ suite! {
     the_directory_is_read_in_sorted_pages(1),
 }
 
-fn channel(name: &str) -> Channel {
-    Channel::parse(name).expect("a valid channel")
-}
-
-fn draft(name: &str, data: &str) -> Draft {
-    let content = Content { name: None, key: None, ttl: None, data: data.into() };
-    Draft { channel: channel(name), content, idempotency: None }
-}
-
 fn once(name: &str, data: &str, key: u8, body: u8) -> Draft {
     Draft { idempotency: Some(Idempotency { digest: [key; 16], body: [body; 16] }), ..draft(name, data) }
-}
-
-async fn arrivals(link: &mut Link, count: usize) -> Vec<LinkEvent> {
-    let mut arrived = Vec::new();
-    while arrived.len() < count {
-        let more = timeout(PATIENCE, link.arrivals(&mut arrived, count)).await.expect("in time");
-        more.unwrap_or_else(|| panic!("the link broke: {:?}", link.broken_by()));
-    }
-    arrived
 }
 
 async fn a_link_hears_its_channels_in_order_between_its_confirmations(backbone: Backbone) {

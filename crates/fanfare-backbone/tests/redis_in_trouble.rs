@@ -1,6 +1,8 @@
 //! Redis in trouble: what is published is answered within its deadline, what isn't sure to be whole ends the link, and
 //! nothing is written by half.
 
+#[path = "support/links.rs"]
+mod links;
 #[path = "support/scripted.rs"]
 mod scripted;
 mod support;
@@ -11,9 +13,9 @@ use fanfare_backbone::{
     Backbone, BackboneError, Link, LinkEvent, PublishError, Receipt, RedisConfig, RedisError, Secret,
 };
 use fanfare_protocol::{
-    ByNamespace, Channel, Content, Draft, Idempotency, Keep, Marker, PageLimit, Partition, Point, Position, Query,
-    Retention,
+    ByNamespace, Draft, Idempotency, Keep, Marker, PageLimit, Partition, Point, Position, Query, Retention,
 };
+use links::{arrivals, channel, draft};
 use redis::Value;
 use support::{FLAVOURS, PATIENCE, Server};
 use tokio::time::{Instant, sleep, timeout};
@@ -88,24 +90,6 @@ impl Bed {
     async fn standing(&self) -> Marker {
         self.backbone.standing(&channel("a")).await.expect("stands")
     }
-}
-
-fn channel(name: &str) -> Channel {
-    Channel::parse(name).expect("a valid channel")
-}
-
-fn draft(name: &str, data: &str) -> Draft {
-    let content = Content { name: None, key: None, ttl: None, data: data.into() };
-    Draft { channel: channel(name), content, idempotency: None }
-}
-
-async fn arrivals(link: &mut Link, count: usize) -> Vec<LinkEvent> {
-    let mut arrived = Vec::new();
-    while arrived.len() < count {
-        let more = timeout(PATIENCE, link.arrivals(&mut arrived, count)).await.expect("in time");
-        more.unwrap_or_else(|| panic!("the link broke: {:?}", link.broken_by()));
-    }
-    arrived
 }
 
 /// Waits for the link's end and says why it came.

@@ -1,13 +1,14 @@
 //! What is kept differs by namespace, in Redis as elsewhere.
 
+#[path = "support/links.rs"]
+mod links;
 mod support;
 
 use std::time::Duration;
 
 use fanfare_backbone::{Backbone, Link, LinkEvent, RedisConfig, Secret};
-use fanfare_protocol::{
-    Answer, ByNamespace, Channel, Content, Draft, Keep, PageLimit, Point, Position, Query, Retention,
-};
+use fanfare_protocol::{Answer, ByNamespace, Keep, PageLimit, Point, Position, Query, Retention};
+use links::{arrivals, channel, draft};
 use redis::Value;
 use support::{FLAVOURS, Flavour, PATIENCE, Server};
 use tokio::time::{sleep, timeout};
@@ -25,14 +26,8 @@ async fn start(flavour: Flavour) -> Option<(Server, Backbone)> {
     Some((server, Backbone::redis(&config, retention).expect("a good configuration")))
 }
 
-fn channel(name: &str) -> Channel {
-    Channel::parse(name).expect("valid")
-}
-
 async fn publish(backbone: &Backbone, name: &str, data: &str) -> Point {
-    let content = Content { name: None, key: None, ttl: None, data: data.into() };
-    let draft = Draft { channel: channel(name), content, idempotency: None };
-    backbone.publish(vec![draft]).await.remove(0).expect("published").point
+    backbone.publish(vec![draft(name, data)]).await.remove(0).expect("published").point
 }
 
 async fn last(backbone: &Backbone, name: &str) -> Option<Position> {
@@ -52,9 +47,7 @@ async fn forget(backbone: &Backbone, name: &str) {
 
 async fn lasts(link: &mut Link, names: &[&str]) -> (Vec<Option<Position>>, Position) {
     link.read(0, 1, Query::Lasts(names.iter().map(|name| channel(name)).collect()));
-    let mut arrived = Vec::new();
-    timeout(PATIENCE, link.arrivals(&mut arrived, 1)).await.expect("in time").expect("open");
-    match arrived.remove(0) {
+    match arrivals(link, 1).await.remove(0) {
         LinkEvent::Answered(0, 1, Answer::Lasts(lasts, floor, _)) => {
             (lasts.into_iter().map(|(_, last)| last).collect(), floor)
         }
@@ -108,22 +101,15 @@ async fn a_purge_takes_its_place_in_the_stream_and_works_where_nothing_is_left_t
         let Some((server, backbone)) = start(flavour).await else { continue };
         let mut link = backbone.connect(0).await.expect("connects");
         link.subscribe(vec![channel("kept:1")]);
+        arrivals(&mut link, 1).await; // Its confirmation.
         let one = publish(&backbone, "kept:1", "one").await;
         server.command("CONFIG SET maxmemory 1").await;
         let purged = backbone.purge(&channel("kept:1")).await.expect("emptied");
         server.command("CONFIG SET maxmemory 0").await;
         assert_eq!(server.command("LLEN fanfare:{0}:h:kept:1").await, Value::Int(0));
         let two = publish(&backbone, "kept:1", "two").await;
-        let mut arrived = Vec::new();
-        while arrived.len() < 4 {
-            timeout(PATIENCE, link.arrivals(&mut arrived, 4)).await.expect("in time").expect("open");
-        }
-        let [
-            LinkEvent::Confirmed(..),
-            LinkEvent::Event(_, first),
-            LinkEvent::Purged(epoch, purge),
-            LinkEvent::Event(_, next),
-        ] = &arrived[..]
+        let arrived = arrivals(&mut link, 3).await;
+        let [LinkEvent::Event(_, first), LinkEvent::Purged(epoch, purge), LinkEvent::Event(_, next)] = &arrived[..]
         else {
             panic!("{arrived:?}")
         };
