@@ -13,10 +13,6 @@ use serde::{Serialize, Serializer};
 
 use crate::{Backbone, BackboneError};
 
-/// Events of a page: where nothing is asked for, and at most.
-const LIMIT_DEFAULT: usize = 100;
-const LIMIT_MAX: usize = 500;
-
 /// Bytes of events after which a page ends, whatever its limit.
 const PAGE_BYTES_MAX: usize = 4 * 1024 * 1024;
 
@@ -70,32 +66,18 @@ pub struct HistoryQuery {
     limit: usize,
 }
 
-/// What is wrong with a question.
+/// What was given to read on from is no cursor, and no event's id.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum HistoryQueryError {
-    /// The limit is no number, or too large.
-    #[error("limit: it is a number from 1 to {LIMIT_MAX}")]
-    Limit,
-    /// No cursor, and no event's id.
-    #[error("after: it is no event id and no cursor ({0}); take one from an event or an earlier answer as it is")]
-    After(CursorError),
-}
+#[error("after: it is no event id and no cursor ({0}); take one from an event or an earlier answer as it is")]
+pub struct AfterError(CursorError);
 
 impl HistoryQuery {
-    /// Reads the query's `after` and `limit`.
+    /// Reads what `after` says.
     ///
     /// # Errors
-    /// Says which of them is wrong.
-    pub fn parse(after: Option<&str>, limit: Option<&str>) -> Result<Self, HistoryQueryError> {
-        let limit = match limit {
-            None => LIMIT_DEFAULT,
-            Some(text) if text.bytes().all(|byte| byte.is_ascii_digit()) => {
-                let number = text.parse().ok().filter(|limit| (1..=LIMIT_MAX).contains(limit));
-                number.ok_or(HistoryQueryError::Limit)?
-            }
-            Some(_) => return Err(HistoryQueryError::Limit),
-        };
-        let after = after.map(Cursor::parse).transpose().map_err(HistoryQueryError::After)?;
+    /// It is no cursor.
+    pub fn parse(after: Option<&str>, limit: usize) -> Result<Self, AfterError> {
+        let after = after.map(Cursor::parse).transpose().map_err(AfterError)?;
         Ok(Self { after, limit })
     }
 }

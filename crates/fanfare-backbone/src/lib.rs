@@ -20,7 +20,7 @@ use fanfare_protocol::{Channel, Draft, Marker, PageLimit, Partition, Partitions,
 use blocks::BLOCKS_MAX;
 pub use blocks::{Block, all_edges, one_edge};
 pub use directory::{Counted, LEASE, Node, NodeId, ReportError, Roll};
-pub use history::{History, HistoryPage, HistoryQuery, HistoryQueryError, event_id};
+pub use history::{AfterError, History, HistoryPage, HistoryQuery, event_id};
 use in_process::InProcess;
 pub use link::{Link, LinkEvent};
 use redis::Redis;

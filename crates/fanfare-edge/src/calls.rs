@@ -182,11 +182,9 @@ fn check_caller(admitted: &Admitted, headers: &HeaderMap, access: &Access, cors:
     }
 }
 
-/// A channel for one call: 128 random bits that nobody guesses.
+/// A channel for one call, which nobody guesses.
 fn one_off_channel() -> Channel {
-    let mut bits = [0; 16];
-    getrandom::fill(&mut bits).expect("the kernel has random bits");
-    Channel::parse(&format!("$call:{:032x}", u128::from_ne_bytes(bits))).expect("hex digits make a channel")
+    Channel::parse(&format!("$call:{:032x}", crate::random_secret())).expect("hex digits make a channel")
 }
 
 /// Runs calls until it is told to stop; those that still run are cut off then.

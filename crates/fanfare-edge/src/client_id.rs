@@ -20,12 +20,6 @@ pub(crate) struct ClientId {
 }
 
 impl ClientId {
-    pub(crate) fn random_secret() -> u128 {
-        let mut bits = [0; 16];
-        getrandom::fill(&mut bits).expect("the kernel has random bits");
-        u128::from_ne_bytes(bits)
-    }
-
     pub(crate) fn encode(&self) -> String {
         let mut bytes = [0; 29];
         bytes[..8].copy_from_slice(&self.node.bits().to_be_bytes());
@@ -60,7 +54,7 @@ mod tests {
 
     #[test]
     fn a_client_id_is_read_as_it_was_written_and_nothing_else_is_one() {
-        let (node, secret) = (NodeId::random(), ClientId::random_secret());
+        let (node, secret) = (NodeId::random(), crate::random_secret());
         let id = ClientId { node, shard: 63, key: 70_000, secret };
         let text = id.encode();
         assert_eq!((text.len(), ClientId::parse(&text)), (39, Some(id)));

@@ -28,7 +28,7 @@ pub(crate) async fn history(
     query.only(&PARAMETERS)?;
     let channel = channel(&path_segments(request.uri().path())?[1], "the path")?;
     subscriber.check([&channel])?;
-    let asked = HistoryQuery::parse(query.once("after")?, query.once("limit")?);
+    let asked = HistoryQuery::parse(query.once("after")?, query.limit()?);
     let asked = asked.map_err(|error| Problem::invalid(error.to_string()))?;
     let page = backbone.history_page(&channel, &asked).await.map_err(|error| {
         Problem::new(Code::BackboneUnavailable, format!("the backbone can't be read just now: {error}"))

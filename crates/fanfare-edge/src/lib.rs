@@ -461,6 +461,13 @@ fn since_1970() -> Duration {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default()
 }
 
+/// 128 random bits, which nobody guesses.
+fn random_secret() -> u128 {
+    let mut bits = [0; 16];
+    getrandom::fill(&mut bits).expect("the kernel has random bits");
+    u128::from_ne_bytes(bits)
+}
+
 /// Descriptors that this process may have.
 fn descriptors() -> usize {
     let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile).current;

@@ -4,6 +4,10 @@ use percent_encoding::percent_decode_str;
 
 use crate::Problem;
 
+/// Entries of a list: where nothing is asked for, and at most.
+const LIMIT_DEFAULT: usize = 100;
+const LIMIT_MAX: usize = 500;
+
 /// A URL's query, decoded. A `+` is a plus: channels and user ids have them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Query(Vec<(String, String)>);
@@ -43,6 +47,17 @@ impl Query {
             (first, None) => Ok(first),
             (_, Some(_)) => Err(Problem::invalid(format!("{name} stands in the query more than once"))),
         }
+    }
+
+    /// How much of a list is asked for by `limit`: 100 where it isn't said, 500 at most.
+    ///
+    /// # Errors
+    /// 400 where it is no number, or too large or too small.
+    pub fn limit(&self) -> Result<usize, Problem> {
+        let Some(text) = self.once("limit")? else { return Ok(LIMIT_DEFAULT) };
+        let digits = text.bytes().all(|byte| byte.is_ascii_digit()); // A sign isn't one.
+        let number = text.parse().ok().filter(|limit| digits && (1..=LIMIT_MAX).contains(limit));
+        number.ok_or_else(|| Problem::invalid(format!("limit: it is a number from 1 to {LIMIT_MAX}")))
     }
 
     /// Refuses names that mean nothing: one that is mistyped would else be ignored.

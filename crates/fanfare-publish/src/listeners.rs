@@ -16,10 +16,6 @@ use tokio::time::timeout;
 use crate::PublishApi;
 use crate::outcome::unreadable;
 
-/// Entries of a page: where nothing is asked for, and at most.
-const LIMIT_DEFAULT: usize = 100;
-const LIMIT_MAX: usize = 500;
-
 /// Channels that are looked at for one page, of which the key may read some. Past it the page ends, perhaps empty.
 const LOOKED_AT_MAX: usize = 5_000;
 
@@ -46,7 +42,7 @@ pub(crate) async fn channels(api: &PublishApi, request: &Request, publisher: &Pu
     let query = Query::parse(request.uri().query())?;
     query.only(&["prefix", "after", "limit"])?;
     publisher.check(Right::Read)?;
-    let limit = limit(&query)?;
+    let limit = query.limit()?;
     let prefix = query.once("prefix")?.unwrap_or_default();
     if Pattern::parse(&format!("{prefix}*")).is_err() {
         return Err(Problem::invalid("prefix: no channel's name begins with it"));
@@ -131,7 +127,7 @@ pub(crate) async fn presence(
     let query = Query::parse(request.uri().query())?;
     query.only(&["after", "limit"])?;
     publisher.check_read(channel)?;
-    let limit = limit(&query)?;
+    let limit = query.limit()?;
     let after = query
         .once("after")?
         .map(|id| UserId::parse(id).map_err(|error| Problem::invalid(format!("after: it is no user id ({error})"))));
@@ -178,11 +174,4 @@ async fn within<T>(read: impl Future<Output = Result<T, BackboneError>>) -> Resu
         Ok(read) => read.map_err(|error| unreadable(&error)),
         Err(_) => Err(Problem::new(Code::Timeout, "the backbone did not tell in time who listens")),
     }
-}
-
-fn limit(query: &Query) -> Result<usize, Problem> {
-    let Some(text) = query.once("limit")? else { return Ok(LIMIT_DEFAULT) };
-    let digits = text.bytes().all(|byte| byte.is_ascii_digit());
-    let number = text.parse().ok().filter(|limit| digits && (1..=LIMIT_MAX).contains(limit));
-    number.ok_or_else(|| Problem::invalid(format!("limit: it is a number from 1 to {LIMIT_MAX}")))
 }

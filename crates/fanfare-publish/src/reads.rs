@@ -52,7 +52,7 @@ pub(crate) async fn history(
     let query = Query::parse(request.uri().query())?;
     query.only(&["after", "limit"])?;
     publisher.check_read(channel)?;
-    let asked = HistoryQuery::parse(query.once("after")?, query.once("limit")?);
+    let asked = HistoryQuery::parse(query.once("after")?, query.limit()?);
     let asked = asked.map_err(|error| Problem::invalid(error.to_string()))?;
     let page = api.0.backbone.history_page(channel, &asked).await.map_err(|error| unreadable(&error))?;
     Ok(json(StatusCode::OK, &page))

@@ -183,7 +183,7 @@ mod tests {
     fn an_order() -> Order {
         let reach = r#"{"everything":false,"anonymous":["news"],"own":["server:*"],"limit":null}"#;
         Order {
-            client: ClientId { node: NodeId::random(), shard: 3, key: 7, secret: ClientId::random_secret() },
+            client: ClientId { node: NodeId::random(), shard: 3, key: 7, secret: crate::random_secret() },
             user: Some(UserId::parse("alice@example.com").expect("valid")),
             subscribe: vec![Channel::parse("server:7").expect("valid")],
             unsubscribe: vec![Channel::broadcast()],

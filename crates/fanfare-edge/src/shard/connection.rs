@@ -13,7 +13,6 @@ use super::call::CallStream;
 use super::polled::Polled;
 use super::wire::Wire;
 use crate::admission::Admission;
-use crate::client_id::ClientId;
 
 /// How long before the end of a token the stream says so; of a shorter one, in the middle of what was left.
 const WARNING: Duration = Duration::from_secs(60);
@@ -167,7 +166,7 @@ impl Connection {
             phase: Phase::Open,
             style,
             lease: Lease::default(),
-            secret: ClientId::random_secret(),
+            secret: crate::random_secret(),
             admission,
             channels: Box::default(),
             hello: None,

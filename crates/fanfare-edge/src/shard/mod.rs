@@ -4,10 +4,13 @@
 //! because one slow reader must not delay the rest. Which frames go to whom is decided by the pure machine of
 //! `fanfare-protocol`; reading the backbone is the job of `feed`.
 
+mod adoption; // A connection becomes the shard's.
 mod backlog; // Bytes that wait.
 mod call; // A stream that answers one request.
 mod connection; // An open stream.
+mod drain; // All are to go.
 mod lifetime; // How long it may live.
+mod own; // What Fanfare itself says.
 mod patch; // It changes.
 mod polled; // An answer to a poll.
 mod ready; // Bodies that are to be looked at.
@@ -21,17 +24,14 @@ use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
-use bytes::Bytes;
 use fanfare_backbone::NodeId;
-use fanfare_protocol::sse::{Framing, Naming};
-use fanfare_protocol::{ConnectionKey, Delivery, Machine, Partition, Start, UserId, Wishes};
+use fanfare_protocol::{ConnectionKey, Delivery, Machine, Partition, UserId, Wishes};
 use mio::{Events, Poll};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
-use crate::admission::Admission;
 use crate::blocks::Blocks;
 use crate::calls::Ending;
 use crate::close::CloseReason;
@@ -39,16 +39,19 @@ use crate::config::EdgeConfig;
 use crate::metrics::EdgeMetrics;
 use crate::patch::{Order, Outcome};
 use crate::registry::Registry;
+use crate::retry_pause;
 use crate::stats::ShardLoad;
 use crate::stream::Stream;
-use crate::{retry_pause, since_1970};
+pub(crate) use adoption::{Adoption, Holding, Opening};
 pub(crate) use call::CallStream;
+
 use connection::{Connection, Phase};
 pub(crate) use connection::{Heartbeat, Hello, Lease, OwnBeat, Style};
+use drain::Drain;
 use lifetime::POLL_HASTE;
 pub(crate) use polled::{Polled, answer_head};
 use ready::Ready;
-use sockets::{CLOSING_TIMEOUT, OwnData, Sockets};
+use sockets::{CLOSING_TIMEOUT, Sockets};
 pub(crate) use wheel::Visit;
 use wheel::Wheel;
 pub(crate) use wire::Wire;
@@ -87,43 +90,6 @@ pub(crate) enum Command {
 pub(crate) struct Whereabouts {
     pub(crate) shard: usize,
     pub(crate) visit: Visit,
-}
-
-/// A connection that has been let in.
-#[derive(Debug)]
-pub(crate) struct Adoption {
-    pub(crate) wire: Wire,
-    pub(crate) opening: Opening,
-    pub(crate) style: Style,
-    pub(crate) lease: Lease,
-    pub(crate) admission: Admission,
-    pub(crate) hello: Hello,
-    pub(crate) start: Start,
-    /// What the cursor says of channels changed since the URL was opened.
-    pub(crate) changes: Option<Box<str>>,
-    /// The call that it answers.
-    pub(crate) call: Option<Box<CallStream>>,
-}
-
-/// What a connection is to be.
-#[derive(Debug)]
-pub(crate) enum Opening {
-    /// A stream, with what is written first: the response's head and the first line.
-    Stream(Bytes),
-    /// One answer.
-    Poll(Box<Polled>),
-}
-
-/// A stream that is refused.
-#[derive(Debug)]
-pub(crate) struct Holding {
-    pub(crate) wire: Wire,
-    /// All that it gets.
-    pub(crate) first: Bytes,
-    pub(crate) framing: Framing,
-    pub(crate) admission: Admission,
-    /// How long it is held open.
-    pub(crate) pause: Duration,
 }
 
 /// A partition's feed, as a shard sees it.
@@ -169,15 +135,6 @@ pub(crate) struct Shard {
     /// Deliveries that were taken from their streams and wait for their turn.
     waiting: Vec<VecDeque<Delivery>>,
     drain: Option<Drain>,
-}
-
-/// The goodbyes of a drain, paced.
-struct Drain {
-    begin: Instant,
-    window: Duration,
-    left: Vec<Visit>,
-    total: usize,
-    done: Option<oneshot::Sender<()>>,
 }
 
 enum Step {
@@ -280,64 +237,6 @@ impl Shard {
                 }
             }
         }
-    }
-
-    fn adopt(&mut self, adoption: Adoption) {
-        let Adoption { wire, opening, style, lease, admission, hello, start, changes, call } = adoption;
-        let Some(visit) = self.take_in(wire, style, admission) else { return };
-        let connection = &mut self.sockets.connections[visit.key as usize];
-        let channels = hello.channels.clone();
-        connection.channels = channels.clone();
-        connection.lease = lease;
-        connection.call = call;
-        let head = match opening {
-            Opening::Stream(head) => {
-                connection.hello = Some(Box::new(hello));
-                head
-            }
-            Opening::Poll(polled) => {
-                connection.polled = Some(polled);
-                Bytes::new()
-            }
-        };
-        connection.admission.settle(Whereabouts { shard: self.index, visit });
-        self.registry.follow(connection.admission.user(), &channels);
-        self.metrics.opened.inc();
-        self.machine.join(visit.key, &channels, start, changes);
-        if !head.is_empty() {
-            self.sockets.send(visit.key, &head);
-        }
-        let user = self.sockets.connections[visit.key as usize].admission.user();
-        if self.blocks.refuse(user, lease.issued_at(), SystemTime::now()) {
-            self.sockets.ended.push((visit.key, CloseReason::Disconnected)); // It happened on the way here.
-        }
-    }
-
-    /// A stream that is refused stays open until its client may come back.
-    fn hold(&mut self, holding: Holding) {
-        let Holding { wire, first, framing, admission, pause } = holding;
-        let (naming, heartbeat) = (Naming::Named, Heartbeat::Comment);
-        let (types, request_id) = (Box::default(), Box::default());
-        let style = Style { framing, naming, heartbeat, types, request_id };
-        let Some(visit) = self.take_in(wire, style, admission) else { return };
-        self.sockets.connections[visit.key as usize].phase = Phase::Held(Instant::now() + pause);
-        self.sockets.send(visit.key, &first);
-    }
-
-    /// A connection is the shard's from now on. None: it can't be watched; it is closed, and the client comes back.
-    fn take_in(&mut self, mut wire: Wire, style: Style, admission: Admission) -> Option<Visit> {
-        let entry = self.sockets.connections.vacant_entry();
-        let key = entry.key() as ConnectionKey;
-        self.generations = self.generations.wrapping_add(1);
-        let visit = Visit { key, generation: self.generations };
-        wire.watch(&self.sockets.registry, &self.ready, visit).ok()?;
-        entry.insert(Connection::new(wire, visit.generation, style, admission, self.sockets.wheel.now()));
-        self.visit_in(1, visit);
-        if let Some(drain) = &mut self.drain {
-            drain.left.push(visit);
-            drain.total += 1;
-        }
-        Some(visit)
     }
 
     /// Sockets that have hung up, spoken, or take bytes again.
@@ -448,15 +347,12 @@ impl Shard {
         let id = if joining { None } else { self.machine.id(key) };
         match &connection.style.heartbeat {
             Heartbeat::Event if !joining => {
-                let unnamed = connection.style.naming == Naming::Unnamed;
-                let timestamp = Some(since_1970().as_millis() as u64);
-                let data = OwnData { own_type: unnamed.then_some("heartbeat"), timestamp, ..OwnData::default() };
-                self.sockets.own_frame(key, "heartbeat", &data, id, None);
+                self.sockets.beat(key, id);
                 return interval;
             }
             Heartbeat::Own(beat) if !joining => {
                 let beat = beat.clone();
-                self.sockets.frame(key, &beat.event, &beat.data, id, None);
+                self.sockets.frame(key, &beat.event, &beat.data, id);
                 return interval;
             }
             Heartbeat::Comment | Heartbeat::Event | Heartbeat::Own(_) => {}
@@ -574,36 +470,6 @@ impl Shard {
         if let Some(mut connection) = self.sockets.connections.try_remove(key as usize) {
             self.metrics.backlog_bytes.sub(connection.backlog.bytes() as i64);
             connection.wire.unwatch(&self.sockets.registry);
-        }
-    }
-
-    fn begin_drain(&mut self, window: Duration, done: oneshot::Sender<()>) {
-        let mut left: Vec<_> = self.sockets.connections.iter().map(|(key, c)| (key, c.generation)).collect();
-        fastrand::shuffle(&mut left);
-        let left: Vec<_> =
-            left.into_iter().map(|(key, generation)| Visit { key: key as ConnectionKey, generation }).collect();
-        self.drain = Some(Drain { begin: Instant::now(), window, total: left.len(), left, done: Some(done) });
-        self.drain_on();
-    }
-
-    /// The goodbyes that are due by now.
-    fn drain_on(&mut self) {
-        let Some(drain) = &mut self.drain else { return };
-        let share = match drain.window.is_zero() {
-            true => 1.0,
-            false => (drain.begin.elapsed().as_secs_f64() / drain.window.as_secs_f64()).min(1.0),
-        };
-        let still = (drain.total as f64 * (1.0 - share)).ceil() as usize;
-        let due = drain.left.split_off(still.min(drain.left.len()));
-        let all_are_told = drain.left.is_empty();
-        for visit in due {
-            self.close(visit, CloseReason::Draining);
-        }
-        if all_are_told
-            && self.sockets.connections.is_empty()
-            && let Some(done) = self.drain.as_mut().and_then(|drain| drain.done.take())
-        {
-            _ = done.send(()); // Whoever asked may have stopped waiting.
         }
     }
 }

@@ -18,6 +18,7 @@ use serde::Serialize;
 use slab::Slab;
 
 use super::connection::{Connection, Phase, Written};
+use super::own::{self, Beat, Closing, Connected, Expiring, GapTold, Subscribed};
 use super::polled::Polled;
 use super::wheel::{Visit, Wheel};
 use crate::client_id::ClientId;
@@ -56,52 +57,6 @@ pub(super) struct Sockets {
     head: Vec<u8>,
 }
 
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct ConnectedData<'a> {
-    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
-    own_type: Option<&'a str>,
-    client_id: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    user_id: Option<&'a str>,
-    channels: Vec<&'a str>,
-    resumed: bool,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct SubscribedData<'a> {
-    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
-    own_type: Option<&'a str>,
-    channels: Vec<&'a str>,
-}
-
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct GapData<'a> {
-    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
-    own_type: Option<&'a str>,
-    channels: Vec<&'a str>,
-    reason: &'a str,
-    from: u64,
-    to: u64,
-    retry_in_ms: u64,
-}
-
-/// A heartbeat's or a goodbye's data.
-#[derive(Default, Serialize)]
-#[serde(rename_all = "camelCase")]
-pub(super) struct OwnData<'a> {
-    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
-    pub(super) own_type: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) reason: Option<&'a str>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) timestamp: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) expires_in_ms: Option<u64>,
-}
-
 impl Sockets {
     pub(super) fn new(
         place: (NodeId, u8),
@@ -128,32 +83,19 @@ impl Sockets {
     }
 
     /// Sends a frame of Fanfare's own.
-    pub(super) fn own_frame(
-        &mut self,
-        to: ConnectionKey,
-        own_type: &str,
-        data: &impl Serialize,
-        id: Option<Id<'_>>,
-        retry: Option<Duration>,
-    ) {
-        let data = serde_json::to_string(data).expect("plain structs become JSON");
-        self.frame(to, own_type, &data, id, retry);
+    fn own_frame(&mut self, to: ConnectionKey, own_type: &str, data: &impl Serialize, id: Option<Id<'_>>) {
+        let Some(connection) = self.connections.get(to as usize) else { return };
+        let data = own::text(connection.style.naming, own_type, data);
+        self.frame(to, own_type, &data, id);
     }
 
     /// Sends a frame that nobody published.
-    pub(super) fn frame(
-        &mut self,
-        to: ConnectionKey,
-        event_type: &str,
-        data: &str,
-        id: Option<Id<'_>>,
-        retry: Option<Duration>,
-    ) {
+    pub(super) fn frame(&mut self, to: ConnectionKey, event_type: &str, data: &str, id: Option<Id<'_>>) {
         self.write_cursor(id);
         let Some(connection) = self.connections.get_mut(to as usize) else { return };
         let event_type = named(connection.style.naming, event_type);
         let id = IdText::new(&self.cursor).ok();
-        let frame = sse::control(event_type, data, id, retry, connection.style.framing);
+        let frame = sse::control(event_type, data, id, None, connection.style.framing);
         self.send(to, &frame);
     }
 
@@ -171,9 +113,12 @@ impl Sockets {
 
     /// Says that the token ends soon.
     pub(super) fn expiring(&mut self, to: ConnectionKey, left: Duration) {
-        let own_type = self.own_type(to, "expiring");
-        let data = OwnData { own_type, expires_in_ms: Some(left.as_millis() as u64), ..OwnData::default() };
-        self.own_frame(to, "expiring", &data, None, None);
+        self.own_frame(to, "expiring", &Expiring { expires_in_ms: left.as_millis() as u64 }, None);
+    }
+
+    /// Sends a heartbeat as an event.
+    pub(super) fn beat(&mut self, to: ConnectionKey, id: Option<Id<'_>>) {
+        self.own_frame(to, "heartbeat", &Beat { timestamp: since_1970().as_millis() as u64 }, id);
     }
 
     /// Sends bytes as they are.
@@ -206,15 +151,9 @@ impl Sockets {
                 (frame.unwrap_or_default(), ENDING_TIMEOUT)
             }
             None => {
-                let own_type = named(naming, "closing");
-                let data = OwnData {
-                    own_type: (own_type == DEFAULT_TYPE).then_some("closing"),
-                    reason: Some(reason.as_str()),
-                    ..OwnData::default()
-                };
-                let data = serde_json::to_string(&data).expect("plain structs become JSON");
+                let data = own::text(naming, "closing", &Closing { reason: reason.as_str() });
                 let retry = Some(retry_pause(reason));
-                (sse::control(own_type, &data, None, retry, framing), CLOSING_TIMEOUT)
+                (sse::control(named(naming, "closing"), &data, None, retry, framing), CLOSING_TIMEOUT)
             }
         };
         ([goodbye, framing.last_chunk()].concat().into(), patience)
@@ -280,13 +219,6 @@ impl Sockets {
         }
     }
 
-    fn own_type(&self, to: ConnectionKey, own_type: &'static str) -> Option<&'static str> {
-        let unnamed = self.connections.get(to as usize).is_some_and(|c| c.style.naming == Naming::Unnamed);
-        unnamed.then_some(own_type)
-    }
-}
-
-impl Sockets {
     /// The answer that a connection waits for, if it is a poll. It is looked at when the step is done.
     fn poll(&mut self, to: ConnectionKey) -> Option<&mut Polled> {
         let polled = self.connections[to as usize].polled.as_deref_mut()?;
@@ -321,20 +253,18 @@ impl Outlet for Sockets {
         if let Some(polled) = self.poll(to) {
             return polled.poll.pass(id);
         }
-        let own_type = self.own_type(to, "connected");
         let connection = &mut self.connections[to as usize];
         let Some(hello) = connection.hello.take() else { return };
         let user = connection.admission.user().cloned();
         let (node, shard) = self.place;
         let client_id = ClientId { node, shard, key: to, secret: connection.secret }.encode();
-        let data = ConnectedData {
-            own_type,
+        let data = Connected {
             client_id: &client_id,
             user_id: user.as_ref().map(|user| user.as_str()),
             channels: names(&hello.channels),
             resumed,
         };
-        self.own_frame(to, "connected", &data, Some(id), None);
+        self.own_frame(to, "connected", &data, Some(id));
         let connection = &mut self.connections[to as usize];
         let visit = Visit { key: to, generation: connection.generation };
         if let Some(call) = &mut connection.call {
@@ -405,8 +335,7 @@ impl Outlet for Sockets {
             return;
         }
         let spread = if gap.reason == GapReason::Lost { REFETCH_SPREAD } else { REFETCH_SPREAD / 5 };
-        let data = GapData {
-            own_type: self.own_type(to, "gap"),
+        let data = GapTold {
             channels: names(&gap.channels),
             reason: gap.reason.as_str(),
             from: gap.from.millis(),
@@ -414,9 +343,9 @@ impl Outlet for Sockets {
             retry_in_ms: fastrand::u64(0..=spread.as_millis() as u64),
         };
         if self.poll(to).is_some() {
-            let data = serde_json::to_string(&data).expect("plain structs become JSON");
             self.write_cursor(Some(id));
             let connection = &mut self.connections[to as usize];
+            let data = own::text(connection.style.naming, "gap", &data);
             let polled = connection.polled.as_mut().expect("a poll");
             if polled.poll.is_empty() {
                 connection.event_at = self.wheel.now();
@@ -427,7 +356,7 @@ impl Outlet for Sockets {
             return;
         }
         self.metrics.gap(gap.reason);
-        self.own_frame(to, "gap", &data, Some(id), None);
+        self.own_frame(to, "gap", &data, Some(id));
     }
 
     fn subscribed(&mut self, to: ConnectionKey, id: Id<'_>) {
@@ -436,8 +365,7 @@ impl Outlet for Sockets {
             return;
         }
         let channels = connection.channels.clone();
-        let data = SubscribedData { own_type: self.own_type(to, "subscribed"), channels: names(&channels) };
-        self.own_frame(to, "subscribed", &data, Some(id), None);
+        self.own_frame(to, "subscribed", &Subscribed { channels: names(&channels) }, Some(id));
     }
 
     fn is_idle(&self, to: ConnectionKey) -> bool {
