@@ -11,6 +11,7 @@ mod routes;
 mod settings;
 mod sources;
 mod units;
+mod values;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;

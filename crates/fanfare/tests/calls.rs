@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use fanfare_testkit::{FaultProxy, Message, Subscribe, Subscriber};
 use serde_json::{Value, json};
+use support::clients::{is_missing, tools};
 use support::redis::{Redis, free_port};
 use support::role::{KEY, Role, token};
 use support::{Dev, PATIENCE, Process};
@@ -432,11 +433,9 @@ async fn many_calls_at_once_are_kept_apart() {
 async fn the_guides_clients_of_a_tool_server_do_not_notice_that_fanfare_stands_before_it() {
     let Some(stage) = Stage::start_with("", "3s") else { return };
     let token = token(&["--user", "user-123"]);
-    let python = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.tools/venv/bin/python");
+    let python = tools().join("venv/bin/python");
     for (program, name) in [(Path::new("node"), "fetch.mjs"), (&*python, "client.py")] {
-        if name == "client.py" && !python.exists() {
-            assert!(std::env::var_os("CI").is_none(), "Python with requests is missing, and CI must not do without");
-            eprintln!("skipped: Python with requests is missing; scripts/test installs it");
+        if name == "client.py" && is_missing("Python with requests", &python) {
             continue;
         }
         let mut command = Command::new(program);

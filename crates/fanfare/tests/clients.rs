@@ -1,29 +1,17 @@
 //! The clients that people have: curl, Python's line readers, `fetch` as in the guides to SSE, a browser's
 //! EventSource. The scripts are in `clients/`; `scripts/test` installs what they need.
 
-use std::io::{BufRead, BufReader, Write};
+mod support;
+
+use std::io::{BufRead, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use fanfare_testkit::{Fanfare, FaultProxy, Launch};
-
-/// Where `scripts/test` puts a Python environment and the packages of Node.
-fn tools() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.tools")
-}
+use support::clients::{is_browser_missing, is_missing, run_and_cut, tools};
 
 fn script(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients").join(name)
-}
-
-/// Whether a program is there. Without it the test says so and is no proof; `scripts/test` sees to it that it is.
-fn is_missing(what: &str, path: &Path) -> bool {
-    let missing = !path.exists();
-    if missing {
-        assert!(std::env::var_os("CI").is_none(), "{what} is missing, and CI must not do without");
-        eprintln!("skipped: {what} is missing; scripts/test installs it");
-    }
-    missing
 }
 
 #[test]
@@ -110,42 +98,20 @@ fn fetch_reads_as_in_the_guides() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_browsers_event_source_comes_back_by_itself_with_everything_it_missed() {
-    let chromium = Path::new("/usr/bin/chromium");
-    let playwright = tools().join("node_modules/playwright-core");
-    if is_missing("Chromium", chromium) || is_missing("playwright-core", &playwright) {
+    if is_browser_missing() {
         return;
     }
     let server = Fanfare::dev().start();
     let proxy = FaultProxy::to(server.address()).await;
-    let mut browser = Command::new("node")
-        .arg(script("browser.mjs"))
-        .env("FANFARE_URL", server.url())
-        .env("FANFARE_PROXY", format!("http://{}", proxy.address()))
-        .env("FANFARE_TOOLS", tools())
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("node is there");
-    let lines = BufReader::new(browser.stdout.take().expect("piped")).lines();
-    let mut stdin = browser.stdin.take().expect("piped");
-    let mut last = String::new();
-    for line in lines.map_while(Result::ok) {
-        if line == "cut" {
-            proxy.reset_all();
-            stdin.write_all(b"\n").expect("it listens");
-        }
-        println!("{line}");
-        last = line;
-    }
-    assert!(browser.wait().expect("it ends").success());
-    assert_eq!(last, "browser: ok");
+    let mut browser = Command::new("node");
+    browser.arg(script("browser.mjs"));
+    browser.env("FANFARE_URL", server.url()).env("FANFARE_PROXY", format!("http://{}", proxy.address()));
+    run_and_cut(&mut browser, &proxy);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn browsers_survive_refusals_and_do_not_hammer() {
-    let chromium = Path::new("/usr/bin/chromium");
-    let playwright = tools().join("node_modules/playwright-core");
-    if is_missing("Chromium", chromium) || is_missing("playwright-core", &playwright) {
+    if is_browser_missing() {
         return;
     }
     let full = Fanfare::dev().env("FANFARE_MAX_CONNECTIONS", "1").start();

@@ -3,11 +3,11 @@
 
 mod support;
 
-use std::io::{BufRead, BufReader, Write};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::path::Path;
+use std::process::Command;
 
 use fanfare_testkit::FaultProxy;
+use support::clients::{is_browser_missing, is_missing, run_and_cut, tools};
 use support::redis::{Redis, free_port};
 use support::role::{KEY, Role, token};
 
@@ -86,50 +86,15 @@ impl Application {
     }
 }
 
-/// Where `scripts/test` puts a Python environment and the packages of Node.
-fn tools() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.tools")
-}
-
-/// Whether a program is there. Without it the test says so and is no proof; `scripts/test` sees to it that it is.
-fn is_missing(what: &str, path: &Path) -> bool {
-    let missing = !path.exists();
-    if missing {
-        assert!(std::env::var_os("CI").is_none(), "{what} is missing, and CI must not do without");
-        eprintln!("skipped: {what} is missing; scripts/test installs it");
-    }
-    missing
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn pages_of_the_guides_do_not_notice_that_the_server_is_fanfare() {
-    let chromium = Path::new("/usr/bin/chromium");
-    let playwright = tools().join("node_modules/playwright-core");
-    if is_missing("Chromium", chromium) || is_missing("playwright-core", &playwright) {
+    if is_browser_missing() {
         return;
     }
     let Some(application) = Application::start(ROUTES) else { return };
     let proxy = FaultProxy::to(application.edge.address).await;
-    let mut browser = application
-        .script(Path::new("node"), "browser.mjs")
-        .env("FANFARE_EDGE", format!("http://{}", proxy.address()))
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .spawn()
-        .expect("node is there");
-    let lines = BufReader::new(browser.stdout.take().expect("piped")).lines();
-    let mut stdin = browser.stdin.take().expect("piped");
-    let mut last = String::new();
-    for line in lines.map_while(Result::ok) {
-        if line == "cut" {
-            proxy.reset_all();
-            stdin.write_all(b"\n").expect("it listens");
-        }
-        println!("{line}");
-        last = line;
-    }
-    assert!(browser.wait().expect("it ends").success());
-    assert_eq!(last, "browser: ok");
+    let mut browser = application.script(Path::new("node"), "browser.mjs");
+    run_and_cut(browser.env("FANFARE_EDGE", format!("http://{}", proxy.address())), &proxy);
 }
 
 #[test]

@@ -6,12 +6,12 @@ mod support;
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Read;
 use std::net::TcpStream;
-use std::path::Path;
 use std::process::Command;
 
 use fanfare_testkit::Publisher;
 use serde_json::{Value, json};
 use support::Dev;
+use support::clients::{is_missing, tools};
 use support::redis::Redis;
 use support::role::Role;
 
@@ -283,10 +283,8 @@ phases.fuzzing.enabled = false
 
 #[test]
 fn schemathesis_finds_nothing_that_the_document_does_not_say() {
-    let tool = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../.tools/venv/bin/st");
-    if !tool.exists() {
-        assert!(std::env::var_os("CI").is_none(), "Schemathesis is not installed: run scripts/install-test-tools");
-        eprintln!("skipped: Schemathesis is not installed (scripts/install-test-tools installs it)");
+    let tool = tools().join("venv/bin/st");
+    if is_missing("Schemathesis", &tool) {
         return;
     }
     // `dev` asks for no credentials; and lines are text to Schemathesis, which the examples above have.

@@ -10,8 +10,9 @@ use fanfare_protocol::{Channel, Keep};
 use super::Config;
 use super::mistakes::Mistakes;
 use super::parts::{Doc, Field, Given, Part, read_fields, show_fields};
-use super::settings::{HISTORY_EVENTS, PAYLOAD_EXPECTED, RETENTION, Wrong, parse_payload, parse_truth};
+use super::settings::{HISTORY_EVENTS, PAYLOAD_EXPECTED, RETENTION};
 use super::units::{parse_count, parse_duration, show_bytes, show_duration};
+use super::values::{Wrong, parse_payload, parse_truth};
 
 pub(super) const PART: Part = Part {
     key: "namespaces",

@@ -12,8 +12,8 @@ use toml::Spanned;
 use toml::de::{DeString, DeValue, ValueDeserializer};
 
 use super::mistakes::Mistakes;
-use super::settings::Wrong;
 use super::sources::most_similar;
+use super::values::Wrong;
 use super::{Config, namespaces, routes};
 
 /// Every part, in the order in which they are printed.

@@ -12,8 +12,8 @@ use serde::Deserialize;
 use super::Config;
 use super::mistakes::Mistakes;
 use super::parts::{Doc, Field, Given, Part, read_fields, show_fields};
-use super::settings::Wrong;
 use super::units::{parse_duration, show_duration};
+use super::values::Wrong;
 
 pub(super) const PART: Part = Part {
     key: "routes",

@@ -7,7 +7,8 @@ use toml::de::{DeTable, DeValue};
 
 use super::mistakes::Mistakes;
 use super::parts::{File, Given, PARTS, kind, scalar};
-use super::settings::{Kind, LISTS, SETTINGS, Setting, Wrong};
+use super::settings::{Kind, LISTS, SETTINGS, Setting};
+use super::values::Wrong;
 use super::{Config, Inputs};
 
 /// Variables of the tools and the tests, which are no settings of a service.

@@ -2,24 +2,11 @@
 // survives refusals, and the demo page works. FANFARE_URL is the server, FANFARE_PROXY a way to it that is cut off
 // whenever a line is read from standard input.
 import assert from "node:assert/strict";
-import { createRequire } from "node:module";
+import { cut, launch } from "../support/chromium.mjs";
 
-const require = createRequire(`${process.env.FANFARE_TOOLS}/`);
-const { chromium } = require("playwright-core");
 const { FANFARE_URL: url, FANFARE_PROXY: proxy } = process.env;
 
-const browser = await chromium.launch({
-  executablePath: process.env.FANFARE_CHROMIUM ?? "/usr/bin/chromium",
-  args: [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-  ],
-});
+const browser = await launch();
 
 async function post(path, body) {
   const response = await fetch(url + path, {
@@ -28,12 +15,6 @@ async function post(path, body) {
     body: JSON.stringify(body),
   });
   assert.equal(response.status, 200, await response.text());
-}
-
-/** Asks the harness to cut every connection through the proxy, and waits until it has. */
-async function cut() {
-  console.log("cut");
-  await new Promise((resolve) => process.stdin.once("data", resolve));
 }
 
 try {

@@ -2,25 +2,12 @@
 // hammer, and only bad credentials and being disconnected end it. FANFARE_FULL, FANFARE_DRAINING, FANFARE_AWAY (no
 // backbone), FANFARE_LOCKED (a token is needed) and FANFARE_OPEN are servers.
 import assert from "node:assert/strict";
-import { createRequire } from "node:module";
+import { launch } from "../support/chromium.mjs";
 
-const require = createRequire(`${process.env.FANFARE_TOOLS}/`);
-const { chromium } = require("playwright-core");
 const { FANFARE_FULL, FANFARE_DRAINING, FANFARE_AWAY, FANFARE_LOCKED, FANFARE_OPEN } = process.env;
 const [CONNECTING, OPEN, CLOSED] = [0, 1, 2];
 
-const browser = await chromium.launch({
-  executablePath: process.env.FANFARE_CHROMIUM ?? "/usr/bin/chromium",
-  args: [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-  ],
-});
+const browser = await launch();
 
 /** A page of a server, with an EventSource in it, and how often that asked. */
 async function open(url, homeMade, path = "/events/c") {

@@ -3,10 +3,8 @@
 // connections whenever a line is read from standard input.
 import assert from "node:assert/strict";
 import { createServer } from "node:http";
-import { createRequire } from "node:module";
+import { cut, launch } from "../support/chromium.mjs";
 
-const require = createRequire(`${process.env.FANFARE_TOOLS}/`);
-const { chromium } = require("playwright-core");
 const { FANFARE_EDGE: edge, FANFARE_PUBLISH: publisher, FANFARE_KEY: key, FANFARE_USER_TOKEN: token } = process.env;
 
 // The application's own site: another origin than the edge's.
@@ -17,18 +15,7 @@ const site = createServer((_, response) => {
 await new Promise((listening) => site.listen(Number(process.env.SITE_PORT), "127.0.0.1", listening));
 const origin = `http://127.0.0.1:${process.env.SITE_PORT}`;
 
-const browser = await chromium.launch({
-  executablePath: process.env.FANFARE_CHROMIUM ?? "/usr/bin/chromium",
-  args: [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-  ],
-});
+const browser = await launch();
 
 async function publish(channel, event, data) {
   const response = await fetch(`${publisher}/publish`, {
@@ -37,12 +24,6 @@ async function publish(channel, event, data) {
     body: JSON.stringify(event ? { channel, event, data } : { channel, data }),
   });
   assert.equal(response.status, 200, await response.text());
-}
-
-/** Asks the harness to cut every connection through the proxy, and waits until it has. */
-async function cut() {
-  console.log("cut");
-  await new Promise((resolve) => process.stdin.once("data", resolve));
 }
 
 /** A server's dashboard: the token in the query behind a second question mark, a filter by type, and a new

@@ -2,6 +2,7 @@
 
 #![allow(dead_code, reason = "each test file uses some of it")]
 
+pub(crate) mod clients;
 pub(crate) mod proxy;
 pub(crate) mod redis;
 pub(crate) mod role;
