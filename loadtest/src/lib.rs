@@ -16,6 +16,7 @@ mod machine; // What this machine allows, and what is used of it.
 mod publish; // Says it, over a few keep-alive connections.
 mod report;
 mod request;
+pub mod result; // What a run leaves behind, as JSON.
 mod swarm; // All connections on one epoll set.
 mod traffic; // Who follows what, and what is published when.
 mod trouble; // How everybody gets over it.
