@@ -7,12 +7,14 @@
 
 mod check; // Whether what arrived is what should have.
 mod client; // One of them.
+pub mod compare; // What changed from one to another.
 mod cuts; // When which of them is cut off.
 mod endpoint;
 pub mod http;
 mod job; // What is asked for, and the course of a run.
 mod ledger; // What was published, as the server answered.
 mod machine; // What this machine allows, and what is used of it.
+mod page; // The same, as HTML.
 mod publish; // Says it, over a few keep-alive connections.
 mod report;
 mod request;
@@ -26,5 +28,6 @@ pub use cuts::CutOptions;
 pub use endpoint::{Endpoint, EndpointError};
 pub use job::{Job, RunError};
 pub use machine::{CLIENTS_MAX, cpu_seconds, raise_descriptor_limit};
+pub use page::page;
 pub use report::{Latency, Report};
 pub use trouble::Recovery;

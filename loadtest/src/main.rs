@@ -1,12 +1,15 @@
 //! `fanfare-loadtest`: thousands of clients against a running deployment, and every delivery checked.
 
-use std::io;
-use std::process::{Command, ExitCode};
+use std::path::PathBuf;
+use std::process::{self, ExitCode};
 use std::time::Duration;
+use std::{fs, io};
 
 use clap::{Args, Parser, Subcommand};
 use fanfare_auth::Secrets;
-use fanfare_loadtest::{CutOptions, Endpoint, Job, raise_descriptor_limit};
+use fanfare_loadtest::compare::Comparison;
+use fanfare_loadtest::result::{Results, ResultsError};
+use fanfare_loadtest::{CutOptions, Endpoint, Job, page, raise_descriptor_limit};
 
 /// Opens thousands of clients, publishes, and checks every single delivery: missing, double, out of order.
 ///
@@ -15,7 +18,16 @@ use fanfare_loadtest::{CutOptions, Endpoint, Job, raise_descriptor_limit};
 #[command(name = "fanfare-loadtest", version)]
 struct Cli {
     #[command(subcommand)]
-    scenario: Scenario,
+    command: Command,
+}
+
+#[derive(Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "there is one, once")]
+enum Command {
+    #[command(flatten)]
+    Scenario(Scenario),
+    #[command(flatten)]
+    Reading(Reading),
 }
 
 #[derive(Subcommand)]
@@ -33,6 +45,62 @@ enum Scenario {
         #[command(flatten)]
         common: Common,
     },
+}
+
+#[derive(Subcommand)]
+enum Reading {
+    /// Makes one HTML file of files of results: plots and tables that need no network.
+    Report {
+        /// Files that a scenario wrote.
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+        /// Where it goes.
+        #[arg(long, short, default_value = "report.html")]
+        output: PathBuf,
+    },
+    /// Tells what changed from one file of results to another, and whether that is more than chance.
+    Compare {
+        /// The results before.
+        before: PathBuf,
+        /// The results after.
+        after: PathBuf,
+        /// Ends with 1 where a figure got worse, beyond the noise of its runs, by more than so many percent, or where
+        /// something went wrong that had not before.
+        #[arg(long, value_name = "PERCENT")]
+        fail_above: Option<f64>,
+    },
+}
+
+impl Reading {
+    /// Does it; tells whether all is well.
+    fn run(self) -> Result<bool, ReadingError> {
+        match self {
+            Self::Report { files, output } => {
+                let named = |path: PathBuf| {
+                    let name = path.file_stem().unwrap_or_default().to_string_lossy().into_owned();
+                    Ok((name, Results::read(&path)?))
+                };
+                let files = files.into_iter().map(named).collect::<Result<Vec<_>, ResultsError>>()?;
+                fs::write(&output, page(&files)).map_err(|error| ReadingError::Write(output.clone(), error))?;
+                eprintln!("{}", output.display());
+                Ok(true)
+            }
+            Self::Compare { before, after, fail_above } => {
+                let comparison = Comparison::of(&Results::read(&before)?, &Results::read(&after)?);
+                anstream::println!("{comparison}");
+                Ok(!fail_above.is_some_and(|percent| comparison.is_worse_by(percent)))
+            }
+        }
+    }
+}
+
+/// Why results can't be shown.
+#[derive(Debug, thiserror::Error)]
+enum ReadingError {
+    #[error(transparent)]
+    Read(#[from] ResultsError),
+    #[error("{} can't be written", .0.display())]
+    Write(PathBuf, #[source] io::Error),
 }
 
 #[derive(Args)]
@@ -113,7 +181,17 @@ impl Common {
 }
 
 fn main() -> ExitCode {
-    let (mut job, common) = match Cli::parse().scenario {
+    let scenario = match Cli::parse().command {
+        Command::Scenario(scenario) => scenario,
+        Command::Reading(reading) => {
+            return match reading.run() {
+                Ok(true) => ExitCode::SUCCESS,
+                Ok(false) => ExitCode::FAILURE,
+                Err(error) => fail(&error),
+            };
+        }
+    };
+    let (mut job, common) = match scenario {
         Scenario::Mixed(common) => (Job::mixed(common.urls[0].clone()), common),
         Scenario::Cuts { cuts, away, common } => {
             let mut job = Job::cuts(common.urls[0].clone(), cuts);
@@ -139,16 +217,19 @@ fn main() -> ExitCode {
             }
             if report.passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
         }
-        Err(error) => {
-            let source = std::error::Error::source(&error).map_or(String::new(), |source| format!(": {source}"));
-            eprintln!("fanfare-loadtest: {error}{source}");
-            ExitCode::from(2)
-        }
+        Err(error) => fail(&error),
     }
+}
+
+/// It could not begin.
+fn fail(error: &dyn std::error::Error) -> ExitCode {
+    let source = error.source().map_or(String::new(), |source| format!(": {source}"));
+    eprintln!("fanfare-loadtest: {error}{source}");
+    ExitCode::from(2)
 }
 
 fn run(command: &str) -> io::Result<()> {
     // What it says goes beside the report, which may be JSON.
-    let status = Command::new("sh").args(["-c", command]).stdout(io::stderr()).status()?;
+    let status = process::Command::new("sh").args(["-c", command]).stdout(io::stderr()).status()?;
     if status.success() { Ok(()) } else { Err(io::Error::other(format!("{command:?} ended with {status}"))) }
 }

@@ -46,7 +46,7 @@ pub struct Results {
 }
 
 /// The machine that the load, and mostly the server too, ran on.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Machine {
     /// Its kernel, as `uname -sr` tells.
