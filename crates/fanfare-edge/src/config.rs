@@ -54,6 +54,8 @@ pub struct EdgeConfig {
     /// Bytes that may wait for one connection, besides the event being written, before it is closed as too slow. It
     /// comes back and is replayed what it missed.
     pub backlog_bytes_max: usize,
+    /// Whether events that wait for a connection leave in one write. Without it each is written on its own, for measuring.
+    pub coalesce: bool,
     /// Bytes that the kernel buffers for one connection, so that lag shows early; the kernel doubles it.
     pub send_buffer_bytes: usize,
     /// Paths of an application's own. They come from a file, each with a place for its mistakes.
@@ -125,6 +127,7 @@ impl Default for EdgeConfig {
             refusal_pause: Duration::from_secs(15)..=Duration::from_secs(60),
             held_max: None,
             backlog_bytes_max: 256 * 1024,
+            coalesce: true,
             send_buffer_bytes: 64 * 1024,
             routes: Routes::default(),
             calls_max: 4_096,

@@ -89,6 +89,8 @@ fn limits(config: &EdgeConfig) -> MachineLimits {
         resync_bytes_max: 64 * 1024 * 1024,
         resync_reads_max: 64,
         hold_bytes_max: 16 * 1024 * 1024,
+        fanout_events_max: 1_024,
+        fanout_bytes_max: 4 * 1024 * 1024,
     }
 }
 

@@ -58,6 +58,10 @@ pub enum Rule {
     Kept,
     PurgeLast,
     PurgeTail,
+    FanoutOrder,
+    FanoutCursor,
+    FanoutPatch,
+    FanoutGap,
 }
 
 /// Marks a branch that the simulator is to take. Nothing in the service.

@@ -211,6 +211,7 @@ impl Listener {
                 self.machine.deliver(partition as Partition, delivery, inbox);
             }
         }
+        while self.machine.work(usize::MAX, inbox) {}
     }
 
     /// Tells feeds of the machine's wishes.
@@ -286,8 +287,8 @@ impl Outlet for Inbox {
         self.missed = true; // All that was before this edge.
     }
 
-    fn event(&mut self, _: u32, _: Epoch, event: &SharedEvent, _: Replayed, _: Id<'_>) {
-        self.heard.push(event.clone());
+    fn events(&mut self, _: u32, _: Epoch, events: &[&SharedEvent], _: Replayed, _: Id<'_>) {
+        self.heard.extend(events.iter().copied().cloned());
     }
 
     fn gap(&mut self, _: u32, _: &Gap, _: Id<'_>) {

@@ -11,8 +11,15 @@ const SLICES_MAX: usize = 64;
 /// Frames that a socket hasn't taken yet, in order; the first may be taken in part. Empty, it owns no memory.
 #[derive(Debug, Default)]
 pub(super) struct Backlog {
-    frames: VecDeque<Bytes>,
+    frames: VecDeque<Frame>,
     bytes: usize,
+}
+
+/// Bytes that leave or are dropped together, and how many events are in them.
+#[derive(Debug)]
+struct Frame {
+    bytes: Bytes,
+    events: usize,
 }
 
 impl Backlog {
@@ -27,22 +34,22 @@ impl Backlog {
 
     /// Bytes that wait besides the frame being written.
     pub(super) fn bytes_behind(&self) -> usize {
-        self.bytes - self.frames.front().map_or(0, Bytes::len)
+        self.bytes - self.frames.front().map_or(0, |first| first.bytes.len())
     }
 
-    pub(super) fn push(&mut self, frame: Bytes) {
-        if !frame.is_empty() {
-            self.bytes += frame.len();
-            self.frames.push_back(frame);
+    /// Appends bytes with so many events in them.
+    pub(super) fn push(&mut self, bytes: Bytes, events: usize) {
+        if !bytes.is_empty() {
+            self.bytes += bytes.len();
+            self.frames.push_back(Frame { bytes, events });
         }
     }
 
-    /// Drops the frames that haven't begun to go out. Answers how many.
+    /// Drops the frames that haven't begun to go out. Answers how many events were in them.
     pub(super) fn drop_unbegun(&mut self, first_has_begun: bool) -> usize {
         let kept = usize::from(first_has_begun).min(self.frames.len());
-        let dropped = self.frames.len() - kept;
-        self.frames.truncate(kept);
-        self.bytes = self.frames.iter().map(Bytes::len).sum();
+        let dropped = self.frames.drain(kept..).map(|frame| frame.events).sum();
+        self.bytes = self.frames.iter().map(|frame| frame.bytes.len()).sum();
         dropped
     }
 
@@ -56,7 +63,7 @@ impl Backlog {
             let mut slices = [IoSlice::new(&[]); SLICES_MAX];
             let mut count = 0;
             for (slice, frame) in slices.iter_mut().zip(&self.frames) {
-                *slice = IoSlice::new(frame);
+                *slice = IoSlice::new(&frame.bytes);
                 count += 1;
             }
             match socket.write_vectored(&slices[..count]) {
@@ -81,11 +88,12 @@ impl Backlog {
     pub(super) fn hand_over<E>(&mut self, mut take: impl FnMut(&Bytes) -> Result<bool, E>) -> Result<usize, E> {
         let mut total = 0;
         while let Some(first) = self.frames.front() {
-            if !take(first)? {
+            if !take(&first.bytes)? {
                 return Ok(total);
             }
-            total += first.len();
-            self.advance(first.len());
+            let taken = first.bytes.len();
+            total += taken;
+            self.advance(taken);
         }
         self.frames = VecDeque::new();
         Ok(total)
@@ -94,11 +102,11 @@ impl Backlog {
     fn advance(&mut self, mut written: usize) {
         self.bytes -= written;
         while let Some(first) = self.frames.front_mut() {
-            if written < first.len() {
-                first.advance(written);
+            if written < first.bytes.len() {
+                first.bytes.advance(written);
                 return;
             }
-            written -= first.len();
+            written -= first.bytes.len();
             self.frames.pop_front();
         }
     }
@@ -132,7 +140,7 @@ mod tests {
         for step in 1..12 {
             let mut backlog = Backlog::default();
             for frame in ["one", "", "two", "three"] {
-                backlog.push(Bytes::from_static(frame.as_bytes()));
+                backlog.push(Bytes::from_static(frame.as_bytes()), 1);
             }
             assert_eq!((backlog.bytes(), backlog.bytes_behind()), (11, 8));
             let mut drip = Drip(Vec::new(), step, false);
@@ -146,11 +154,11 @@ mod tests {
     #[test]
     fn a_frame_that_has_begun_is_kept_whole() {
         let mut backlog = Backlog::default();
-        backlog.push(Bytes::from_static(b"begun"));
-        backlog.push(Bytes::from_static(b"not"));
-        assert_eq!(backlog.drop_unbegun(true), 1);
+        backlog.push(Bytes::from_static(b"begun"), 2);
+        backlog.push(Bytes::from_static(b"not"), 3);
+        assert_eq!(backlog.drop_unbegun(true), 3, "the events in it are counted");
         assert_eq!(backlog.bytes(), 5);
-        assert_eq!(backlog.drop_unbegun(false), 1);
+        assert_eq!(backlog.drop_unbegun(false), 2);
         assert!(backlog.is_empty());
     }
 }

@@ -185,10 +185,11 @@ impl Connection {
         }
     }
 
-    /// Sends a frame in two parts, which on the wire are one, or lets it wait behind what waits already.
-    pub(super) fn send(&mut self, head: &[u8], rest: &Bytes) -> Written {
+    /// Sends a frame in two parts, which on the wire are one, or lets it wait behind what waits already. So many events
+    /// are in it.
+    pub(super) fn send(&mut self, head: &[u8], rest: &Bytes, events: usize) -> Written {
         if !self.backlog.is_empty() {
-            self.backlog.push(joined(head, rest));
+            self.backlog.push(joined(head, rest), events);
             return Written::Waiting;
         }
         let len = head.len() + rest.len();
@@ -206,7 +207,7 @@ impl Connection {
             None => joined(&head[written..], rest),
         };
         self.first_has_begun = written > 0;
-        self.backlog.push(waiting);
+        self.backlog.push(waiting, events);
         Written::Waiting
     }
 
@@ -222,10 +223,11 @@ impl Connection {
         }
     }
 
-    /// Frames that will not go out on this stream are dropped, and a last one takes their place.
+    /// Frames that will not go out on this stream are dropped, and a last one takes their place. Answers how many events
+    /// were in them.
     pub(super) fn replace_backlog(&mut self, last: Bytes) -> usize {
         let dropped = self.backlog.drop_unbegun(self.first_has_begun);
-        self.backlog.push(last);
+        self.backlog.push(last, 0);
         dropped
     }
 

@@ -9,6 +9,7 @@ mod backlog; // Bytes that wait.
 mod call; // A stream that answers one request.
 mod connection; // An open stream.
 mod drain; // All are to go.
+mod frames; // What events become on the wire.
 mod lifetime; // How long it may live.
 mod own; // What Fanfare itself says.
 mod patch; // It changes.
@@ -56,8 +57,9 @@ pub(crate) use wheel::Visit;
 use wheel::Wheel;
 pub(crate) use wire::Wire;
 
-/// Deliveries of one partition that are worked off before sockets and commands get a turn.
-const DELIVERIES_MAX: usize = 256;
+/// Deliveries of one partition that start, and connections that are visited, before sockets and commands get a turn.
+const DELIVERIES_MAX: usize = 64;
+const VISITS_MAX: usize = 256;
 
 /// Pause between two looks at channels that nobody follows any more; they are left at the second.
 const LINGER: Duration = Duration::from_secs(15);
@@ -134,6 +136,8 @@ pub(crate) struct Shard {
     lingered: Instant,
     /// Deliveries that were taken from their streams and wait for their turn.
     waiting: Vec<VecDeque<Delivery>>,
+    /// Not everyone has been given what has started.
+    unfinished: bool,
     drain: Option<Drain>,
 }
 
@@ -154,7 +158,7 @@ impl Shard {
         let reach = ticks(config.heartbeat_interval.max(config.join_timeout), tick) + 1;
         let place = (node, u8::try_from(index).expect("an edge has few shards"));
         let (watched, wheel) = (poll.registry().try_clone()?, Wheel::new(reach));
-        let sockets = Sockets::new(place, watched, wheel, metrics.clone(), config.backlog_bytes_max);
+        let sockets = Sockets::new(place, watched, wheel, metrics.clone(), config.backlog_bytes_max, config.coalesce);
         Ok(Self {
             poll: watch(poll)?,
             ready: Ready::new(bell.clone()),
@@ -173,6 +177,7 @@ impl Shard {
             tick,
             generations: 0,
             lingered: Instant::now(),
+            unfinished: false,
             drain: None,
         })
     }
@@ -183,7 +188,7 @@ impl Shard {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut events = Events::with_capacity(1024);
         loop {
-            let behind = self.waiting.iter().any(|waiting| !waiting.is_empty());
+            let behind = self.unfinished || self.waiting.iter().any(|waiting| !waiting.is_empty());
             let step = tokio::select! {
                 () = stop.cancelled() => return,
                 () = self.bell.notified() => Step::Deliver,
@@ -214,29 +219,26 @@ impl Shard {
         }
     }
 
-    /// Works off what the feeds have sent.
+    /// Starts some of what the feeds have sent, and goes on with what has started.
     fn deliver(&mut self) {
         for (partition, feed) in self.feeds.iter().enumerate() {
-            let waiting = &mut self.waiting[partition];
+            let partition = partition as Partition;
+            let waiting = &mut self.waiting[usize::from(partition)];
             if waiting.is_empty() {
                 *waiting = feed.stream.take();
             }
-            for delivery in waiting.drain(..waiting.len().min(DELIVERIES_MAX)) {
-                let published = match &delivery {
-                    Delivery::Event(_, event) => Some(event.pos),
-                    _ => None,
-                };
-                self.machine.deliver(partition as Partition, delivery, &mut self.sockets);
-                let deliveries = std::mem::take(&mut self.sockets.deliveries);
-                if deliveries > 0 {
-                    self.metrics.deliveries.inc_by(deliveries);
-                    self.load.deliveries.fetch_add(deliveries, Ordering::Relaxed);
-                    if let Some(published) = published {
-                        self.metrics.delivered(partition as Partition, published);
-                    }
+            for _ in 0..DELIVERIES_MAX {
+                if !self.machine.has_room(partition) {
+                    break;
                 }
+                let Some(delivery) = waiting.pop_front() else { break };
+                self.machine.deliver(partition, delivery, &mut self.sockets);
             }
         }
+        self.unfinished = self.machine.work(VISITS_MAX, &mut self.sockets);
+        let deliveries = std::mem::take(&mut self.sockets.deliveries);
+        self.metrics.deliveries.inc_by(deliveries);
+        self.load.deliveries.fetch_add(deliveries, Ordering::Relaxed);
     }
 
     /// Sockets that have hung up, spoken, or take bytes again.

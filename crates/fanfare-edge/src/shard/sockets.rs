@@ -8,16 +8,18 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use fanfare_backbone::NodeId;
-use fanfare_protocol::sse::{self, EventFrames, IdText, Naming};
+use fanfare_protocol::sse::{self, IdText, Naming};
 use fanfare_protocol::{
-    Channel, ConnectionKey, DEFAULT_TYPE, Epoch, EventType, Gap, GapReason, Id, Outlet, Replayed, SharedEvent,
-    write_cursor,
+    Channel, ConnectionKey, DEFAULT_TYPE, Epoch, EventType, Gap, GapReason, Id, Outlet, Partition, Point, Replayed,
+    SharedEvent,
 };
 use mio::Registry;
 use serde::Serialize;
 use slab::Slab;
+use smallvec::SmallVec;
 
 use super::connection::{Connection, Phase, Written};
+use super::frames::{Frames, write_id};
 use super::own::{self, Beat, Closing, Connected, Expiring, GapTold, Subscribed};
 use super::polled::Polled;
 use super::wheel::{Visit, Wheel};
@@ -31,6 +33,9 @@ pub(super) const CLOSING_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// How long a call's end may take: a result may be large, and nobody can come back for it.
 const ENDING_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// Bytes of events that leave in one piece, besides the first.
+const BATCH_BYTES_MAX: usize = 32 * 1024;
 
 /// Clients that were told a gap come to refetch their state spread over this time.
 const REFETCH_SPREAD: Duration = Duration::from_secs(5);
@@ -52,9 +57,10 @@ pub(super) struct Sockets {
     pub(super) polled: Vec<ConnectionKey>,
     /// Deliveries that the metrics don't count yet.
     pub(super) deliveries: u64,
-    frames: Option<EventFrames>,
+    /// Whether events that wait leave together.
+    coalesce: bool,
+    frames: Frames,
     cursor: Vec<u8>,
-    head: Vec<u8>,
 }
 
 impl Sockets {
@@ -64,6 +70,7 @@ impl Sockets {
         wheel: Wheel,
         metrics: Arc<EdgeMetrics>,
         backlog_bytes_max: usize,
+        coalesce: bool,
     ) -> Self {
         Self {
             place,
@@ -76,9 +83,9 @@ impl Sockets {
             drained: Vec::new(),
             polled: Vec::new(),
             deliveries: 0,
-            frames: None,
+            coalesce,
+            frames: Frames::default(),
             cursor: Vec::new(),
-            head: Vec::new(),
         }
     }
 
@@ -125,7 +132,7 @@ impl Sockets {
     pub(super) fn send(&mut self, to: ConnectionKey, frame: &Bytes) {
         let Some(connection) = self.connections.get_mut(to as usize) else { return };
         let before = connection.backlog.bytes();
-        let written = connection.send(&[], frame);
+        let written = connection.send(&[], frame, 0);
         self.sent(to, written, before, self.backlog_bytes_max);
     }
 
@@ -174,7 +181,7 @@ impl Sockets {
             self.metrics.dropped(reason, dropped as u64);
             connection.flush()
         } else {
-            connection.send(&[], &last)
+            connection.send(&[], &last, 0)
         };
         self.sent(key, written, before, self.backlog_bytes_max);
         match written {
@@ -212,10 +219,8 @@ impl Sockets {
     /// Writes a cursor to where frames are made from; none leaves it empty.
     fn write_cursor(&mut self, id: Option<Id<'_>>) {
         self.cursor.clear();
-        if let Some(id) = id
-            && let Some(first) = id.points().next()
-        {
-            write_cursor(&mut self.cursor, id.partitions(), first, id.points().skip(1), id.changes(), None);
+        if let Some(id) = id {
+            write_id(&mut self.cursor, id);
         }
     }
 
@@ -229,7 +234,11 @@ impl Sockets {
     }
 
     /// An event goes into an answer, or passes it by.
-    fn poll_event(&mut self, to: ConnectionKey, event: &SharedEvent, event_type: &str, replayed: Replayed, id: Id<'_>) {
+    fn poll_event(&mut self, to: ConnectionKey, event: &SharedEvent, is_wanted: bool, replayed: Replayed, id: Id<'_>) {
+        let Some(polled) = self.poll(to) else { return };
+        if !is_wanted {
+            return polled.poll.pass(id);
+        }
         self.write_cursor(Some(id));
         self.cursor.push(b'@');
         self.cursor.extend_from_slice(event.channel.as_str().as_bytes());
@@ -237,7 +246,7 @@ impl Sockets {
         let connection = &mut self.connections[to as usize];
         let polled = connection.polled.as_mut().expect("a poll");
         let is_first = polled.poll.is_empty();
-        if polled.event(event, event_type, &self.cursor, id) {
+        if polled.event(event, type_of(event), &self.cursor, id) {
             connection.events += 1;
             self.deliveries += 1;
             self.metrics.replayed.inc_by(u64::from(replayed != Replayed::No));
@@ -245,6 +254,50 @@ impl Sockets {
                 connection.event_at = now;
             }
         }
+    }
+
+    /// How many of these events leave in one piece.
+    fn batch_len(&self, events: &[&SharedEvent]) -> usize {
+        let mut bytes = 0;
+        let fits = |event: &&&SharedEvent| {
+            bytes += event.cost();
+            self.coalesce && bytes <= BATCH_BYTES_MAX
+        };
+        events.iter().take_while(fits).count().max(1)
+    }
+
+    /// Sends events that the connection wants, in one piece.
+    fn send_events(
+        &mut self,
+        to: ConnectionKey,
+        epoch: Epoch,
+        events: &[&SharedEvent],
+        replayed: Replayed,
+        before: Id<'_>,
+    ) {
+        let connection = &mut self.connections[to as usize];
+        if connection.phase != Phase::Open {
+            return; // It was too slow for those before them.
+        }
+        let (naming, framing) = (connection.style.naming, connection.style.framing);
+        let Some((head, rest)) = self.frames.of(epoch, events, naming, framing, before) else {
+            return; // Without a point nobody is live or replayed.
+        };
+        let waited = connection.backlog.bytes();
+        let written = connection.send(head, &rest, events.len());
+        let last = Point { epoch, pos: events[events.len() - 1].pos };
+        if let Some(point) = before.at(last).shared() {
+            connection.last_point = Some(point);
+        }
+        connection.events += events.len() as u64;
+        connection.event_at = self.wheel.now();
+        self.deliveries += events.len() as u64;
+        if replayed != Replayed::No {
+            self.metrics.replayed.inc_by(events.len() as u64);
+        }
+        // A replay is bounded by itself, and doesn't make a reader slow.
+        let backlog_bytes_max = if replayed == Replayed::Replay { usize::MAX } else { self.backlog_bytes_max };
+        self.sent(to, written, waited, backlog_bytes_max);
     }
 }
 
@@ -272,62 +325,43 @@ impl Outlet for Sockets {
         }
     }
 
-    fn event(&mut self, to: ConnectionKey, _: Epoch, event: &SharedEvent, replayed: Replayed, id: Id<'_>) {
+    fn events(&mut self, to: ConnectionKey, epoch: Epoch, events: &[&SharedEvent], replayed: Replayed, before: Id<'_>) {
         let connection = &self.connections[to as usize];
-        let event_type = event.content.name.as_ref().map_or(DEFAULT_TYPE, EventType::as_str);
-        let hidden = replayed != Replayed::No && event.is_expired(since_1970());
         if connection.phase != Phase::Open {
             return;
         }
-        let is_wanted = connection.style.wants(event_type) && !hidden;
-        if let Some(polled) = self.poll(to) {
-            if is_wanted {
-                self.poll_event(to, event, event_type, replayed, id);
-            } else {
-                polled.poll.pass(id);
+        let now = (replayed != Replayed::No).then(since_1970);
+        let is_expired = |event: &SharedEvent| now.is_some_and(|now| event.is_expired(now));
+        if connection.polled.is_some() {
+            for event in events {
+                let is_wanted = self.connections[to as usize].style.wants(type_of(event)) && !is_expired(event);
+                self.poll_event(to, event, is_wanted, replayed, before.at(Point { epoch, pos: event.pos }));
             }
             return;
         }
-        if !is_wanted {
-            return;
+        let ends = |event: &&SharedEvent| connection.call.as_ref().is_some_and(|call| call.ends_on(type_of(event)));
+        let mut wanted: SmallVec<[&SharedEvent; 8]> = events
+            .iter()
+            .copied()
+            .filter(|event| connection.style.wants(type_of(event)) && !is_expired(event))
+            .collect();
+        let end = wanted.iter().position(ends);
+        wanted.truncate(end.map_or(usize::MAX, |end| end + 1));
+        let mut rest = &wanted[..];
+        while !rest.is_empty() {
+            let (batch, behind) = rest.split_at(self.batch_len(rest));
+            self.send_events(to, epoch, batch, replayed, before);
+            rest = behind;
         }
-        let point = id.shared();
-        if point.is_none() {
-            self.write_cursor(Some(id));
-        }
-        let frames = match &mut self.frames {
-            Some(frames) if Arc::ptr_eq(frames.event(), event) => frames,
-            frames => frames.insert(EventFrames::new(event.clone())),
-        };
         let connection = &mut self.connections[to as usize];
-        let (naming, framing) = (connection.style.naming, connection.style.framing);
-        let before = connection.backlog.bytes();
-        let written = match (point, IdText::new(&self.cursor)) {
-            (Some(point), _) => {
-                connection.last_point = Some(point);
-                connection.send(&[], &frames.shared(naming, framing, point))
-            }
-            (None, Ok(cursor)) => {
-                self.head.clear();
-                let rest = frames.own(naming, framing, cursor, &mut self.head);
-                connection.send(&self.head, &rest)
-            }
-            (None, Err(_)) => return, // Without a point nobody is live or replayed.
-        };
-        connection.events += 1;
-        connection.event_at = self.wheel.now();
-        self.deliveries += 1;
-        if replayed != Replayed::No {
-            self.metrics.replayed.inc();
-        }
-        // A replay is bounded by itself, and doesn't make a reader slow.
-        let backlog_bytes_max = if replayed == Replayed::Replay { usize::MAX } else { self.backlog_bytes_max };
-        self.sent(to, written, before, backlog_bytes_max);
-        let connection = &mut self.connections[to as usize];
-        if connection.phase == Phase::Open && connection.call.as_ref().is_some_and(|call| call.ends_on(event_type)) {
+        if end.is_some() && connection.phase == Phase::Open {
             connection.phase = Phase::CutOff;
             self.ended.push((to, CloseReason::Answered));
         }
+    }
+
+    fn finished(&mut self, partition: Partition, event: &SharedEvent) {
+        self.metrics.delivered(partition, event.pos);
     }
 
     fn gap(&mut self, to: ConnectionKey, gap: &Gap, id: Id<'_>) {
@@ -376,6 +410,10 @@ impl Outlet for Sockets {
         };
         connection.phase == Phase::Open && has_room
     }
+}
+
+fn type_of(event: &SharedEvent) -> &str {
+    event.content.name.as_ref().map_or(DEFAULT_TYPE, EventType::as_str)
 }
 
 fn names(channels: &[Channel]) -> Vec<&str> {

@@ -338,3 +338,25 @@ async fn why_connections_end_and_are_refused_is_counted_by_reason() {
     assert_eq!(edge.metric("fanfare_connections_closed_total"), 2.0);
     edge.stop().await;
 }
+
+#[tokio::test]
+async fn events_that_wait_leave_in_one_piece_unless_that_is_switched_off() {
+    for (partitions, coalesce) in [(1, true), (1, false), (8, true), (8, false)] {
+        let edge = TestEdge::with(partitions, EdgeConfig { coalesce, ..EdgeConfig::default() }).await;
+        let mut subscriber = edge.subscribe("/events/c").await;
+        subscriber.expect("connected").await;
+        let before = subscriber.chunks;
+        edge.publish_all("c", (0..50).map(|n| n.to_string())).await;
+        let mut ids = std::collections::BTreeSet::new();
+        for n in 0..50 {
+            let message = subscriber.next().await.expect("an event");
+            assert_eq!(message.data, n.to_string());
+            ids.insert(message.id);
+        }
+        assert_eq!(ids.len(), 50, "each has an id of its own");
+        let chunks = subscriber.chunks - before;
+        assert!(if coalesce { chunks < 50 } else { chunks == 50 }, "{chunks} pieces, coalesce = {coalesce}");
+        assert_eq!(edge.metric("fanfare_deliveries_total"), 50.0);
+        edge.stop().await;
+    }
+}

@@ -80,6 +80,18 @@ impl TestEdge {
         results[0].clone().expect("published").point
     }
 
+    /// Publishes events of one channel, all at once.
+    pub(crate) async fn publish_all(&self, channel: &str, datas: impl Iterator<Item = String>) {
+        let channel = Channel::parse(channel).expect("a valid channel");
+        let draft = |data: String| {
+            let content = Content { name: None, key: None, ttl: None, data: data.into() };
+            Draft { channel: channel.clone(), content, idempotency: None }
+        };
+        for result in self.backbone.publish(datas.map(draft).collect()).await {
+            result.expect("published");
+        }
+    }
+
     pub(crate) async fn subscribe(&self, target: &str) -> Subscriber {
         Subscriber::get(self.address, target, "").await
     }
@@ -142,6 +154,8 @@ pub(crate) struct Subscriber {
     pub(crate) socket: TcpStream,
     pub(crate) head: String,
     pub(crate) chunked: bool,
+    /// Chunks of the body so far.
+    pub(crate) chunks: usize,
     raw: Vec<u8>,
     body: Vec<u8>,
     pub(crate) decoder: Decoder,
@@ -172,6 +186,7 @@ impl Subscriber {
             socket,
             head: String::new(),
             chunked: false,
+            chunks: 0,
             raw: Vec::new(),
             body: Vec::new(),
             decoder: Decoder::new(1 << 20),
@@ -290,6 +305,7 @@ impl Subscriber {
             self.body.extend_from_slice(&self.raw[line + 2..line + 2 + size]);
             assert_eq!(&self.raw[line + 2 + size..line + 4 + size], b"\r\n", "a chunk ends where it says");
             self.raw.drain(..line + 4 + size);
+            self.chunks += 1;
         }
     }
 }

@@ -20,6 +20,8 @@ pub(super) struct ChannelState {
     pub(super) tail: Tail,
     /// Ticks without anyone on it. It stays wished for until it has lingered out.
     pub(super) lingering: u8,
+    /// Its subscribers are being visited.
+    pub(super) sweeping: bool,
 }
 
 impl ChannelState {
@@ -33,6 +35,7 @@ impl ChannelState {
             last: Last::default(),
             tail: Tail::default(),
             lingering: 0,
+            sweeping: false,
         }
     }
 

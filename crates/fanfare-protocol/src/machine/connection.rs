@@ -103,7 +103,7 @@ impl Follow {
     pub(super) fn effective(&self, head: &Head) -> Option<Point> {
         let mut point = self.point?;
         if (self.join.is_none() || !on(Rule::Lazy)) && point.epoch == head.epoch {
-            point.pos = point.pos.max(head.seen);
+            point.pos = point.pos.max(head.covered());
         }
         Some(point)
     }
@@ -113,26 +113,38 @@ impl Follow {
 /// before it as sent.
 #[derive(Clone, Copy)]
 pub struct Id<'a> {
-    pub(super) partitions: Partitions,
-    pub(super) first: Partition,
-    pub(super) connection: &'a Connection,
-    pub(super) heads: &'a [Head],
+    partitions: Partitions,
+    first: Partition,
+    /// The point of the first partition, where it is not the connection's own.
+    own: Option<Point>,
+    connection: &'a Connection,
+    heads: &'a [Head],
 }
 
 impl<'a> Id<'a> {
+    pub(super) fn new(partitions: Partitions, first: Partition, connection: &'a Connection, heads: &'a [Head]) -> Self {
+        Self { partitions, first, own: None, connection, heads }
+    }
+
+    /// The cursor once an event at this point of its own partition has been sent, too.
+    pub fn at(self, own: Point) -> Self {
+        Self { own: Some(own), ..self }
+    }
+
     /// The whole cursor, where it is the same for all who get this event: one partition, nothing changed.
     pub fn shared(&self) -> Option<Point> {
         let shared = self.partitions == Partitions::ONE && self.connection.changes.is_none();
-        shared.then(|| self.connection.follows[0].effective(&self.heads[0])).flatten()
+        shared.then(|| self.own.or_else(|| self.connection.follows[0].effective(&self.heads[0]))).flatten()
     }
 
     /// The cursor's points, the one of the event's own partition first. None where the client's own cursor was no
     /// cursor: it has nothing better to come back with.
     pub fn points(&self) -> impl Iterator<Item = (Partition, Point)> + use<'a> {
-        let Self { first, connection, heads, .. } = *self;
+        let Self { first, own, connection, heads, .. } = *self;
         let point =
             move |follow: &Follow| Some((follow.partition, follow.effective(&heads[usize::from(follow.partition)])?));
-        let own = connection.follows.iter().filter(move |follow| follow.partition == first).filter_map(point);
+        let first_point = move |follow: &Follow| own.map(|own| (first, own)).or_else(|| point(follow));
+        let own = connection.follows.iter().filter(move |follow| follow.partition == first).filter_map(first_point);
         let others = connection.follows.iter().filter(move |follow| follow.partition != first).filter_map(point);
         own.chain(others)
     }

@@ -257,7 +257,7 @@ impl Machine {
             }
         }
         let partitions: SmallVec<[Partition; 1]> = connection.follows.iter().map(|follow| follow.partition).collect();
-        let id = Id { partitions: self.partitions, first: partitions[0], connection, heads: &self.heads };
+        let id = Id::new(self.partitions, partitions[0], connection, &self.heads);
         outlet.connected(key, resumed != Resumed::Fresh, id);
         if unknown {
             visited!("an unknown cursor is told");
@@ -281,7 +281,7 @@ impl Machine {
         let to = points.iter().flatten().map(|point| point.pos).max().unwrap_or_default();
         let gap = Gap { channels, reason: GapReason::UnknownCursor, from: to, to };
         let first = connection.follows[0].partition;
-        outlet.gap(key, &gap, Id { partitions: self.partitions, first, connection, heads: &self.heads });
+        outlet.gap(key, &gap, Id::new(self.partitions, first, connection, &self.heads));
     }
 
     /// Sends what is complete of a join's replay, and lets it be live or reads on.
@@ -301,31 +301,26 @@ impl Machine {
         let (tag, epoch, cut, start) = (attempt.tag, attempt.epoch, attempt.cut, attempt.start);
         let window = attempt.take_window();
         let epoch_gap = attempt.gap.take();
-        let mut tell = |connection: &mut Connection, point: Option<Point>, frame: Frame<'_>| {
-            if let Some(point) = point {
-                connection.follow(partition).expect("who joins follows").point = Some(point);
-            }
-            let id = Id { partitions: *partitions, first: partition, connection, heads };
-            match frame {
-                Frame::Gap(gap) => outlet.gap(key, gap, id),
-                Frame::Event(event) => outlet.event(key, epoch, event, Replayed::Replay, id),
-            }
-        };
         if let Some((reason, from)) = epoch_gap {
             let seats = &connection.follow(partition).expect("who joins follows").seats;
             let channels = seats.iter().map(|seat| part.channels[seat.channel as usize].name.clone()).collect();
             let gap = Gap { channels, reason, from, to: cut };
             let point = Point { epoch, pos: if on(Rule::GapId) { start } else { cut } };
-            tell(connection, Some(point), Frame::Gap(&gap));
+            tell_point(connection, partition, point);
+            outlet.gap(key, &gap, Id::new(*partitions, partition, connection, heads));
         }
         for (channel, from, to) in window.gaps {
             visited!("a join is told a gap");
             let gap = Gap { channels: vec![channel], reason: GapReason::Expired, from, to };
-            let point = (!on(Rule::GapId)).then_some(Point { epoch, pos: to });
-            tell(connection, point, Frame::Gap(&gap));
+            if !on(Rule::GapId) {
+                tell_point(connection, partition, Point { epoch, pos: to });
+            }
+            outlet.gap(key, &gap, Id::new(*partitions, partition, connection, heads));
         }
-        for event in &window.events {
-            tell(connection, Some(Point { epoch, pos: event.pos }), Frame::Event(event));
+        let events: Vec<_> = window.events.iter().collect();
+        if let Some(last) = events.last() {
+            outlet.events(key, epoch, &events, Replayed::Replay, Id::new(*partitions, partition, connection, heads));
+            tell_point(connection, partition, Point { epoch, pos: last.pos });
         }
         let follow = connection.follow(partition).expect("who joins follows");
         let attempt = follow.join.as_deref_mut().and_then(|join| join.attempt.as_mut()).expect("looked at above");
@@ -334,9 +329,17 @@ impl Machine {
             let own = follow.point.expect("who is cut has a point");
             let reached = Point { epoch, pos: if own.epoch == epoch { own.pos.max(cut) } else { cut } };
             tell_point(connection, partition, reached);
-            for event in buffer.iter().filter(|event| event.pos > cut) {
+            let events: Vec<_> = buffer.iter().filter(|event| event.pos > cut).collect();
+            if let Some(last) = events.last() {
                 visited!("a join's buffer goes out");
-                tell(connection, Some(Point { epoch, pos: event.pos }), Frame::Event(event));
+                outlet.events(
+                    key,
+                    epoch,
+                    &events,
+                    Replayed::Replay,
+                    Id::new(*partitions, partition, connection, heads),
+                );
+                tell_point(connection, partition, Point { epoch, pos: last.pos });
             }
             connection.follow(partition).expect("who joins follows").join = None;
             part.attempts.remove(&tag);
@@ -401,11 +404,6 @@ impl Machine {
         let connection = self.connections.get_mut(key as usize)?.as_deref_mut()?;
         connection.follow(partition)?.join.as_deref_mut()?.attempt.as_mut()
     }
-}
-
-enum Frame<'a> {
-    Gap(&'a Gap),
-    Event(&'a SharedEvent),
 }
 
 fn tell_point(connection: &mut Connection, partition: Partition, point: Point) {

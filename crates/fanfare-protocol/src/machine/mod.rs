@@ -10,6 +10,7 @@
 mod chain;
 mod channel;
 mod connection;
+mod fanout;
 mod join;
 mod patch;
 mod resync;
@@ -18,7 +19,6 @@ use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use slab::Slab;
-use smallvec::SmallVec;
 
 use crate::feed::{Cut, Delivery};
 use crate::rules::{Rule, on, visited};
@@ -26,6 +26,7 @@ use crate::{Answer, Channel, Epoch, Last, Partition, Partitions, Position, Purge
 use channel::{ChannelState, Tail};
 pub use connection::Id;
 use connection::{Connection, Follow, Seat};
+use fanout::Fanout;
 pub use join::Start;
 pub use patch::Patch;
 use resync::Resync;
@@ -40,8 +41,11 @@ const LINGER_TICKS: u8 = 2;
 pub trait Outlet {
     /// The stream's first frame. Without an id where the client came back with something that is no cursor.
     fn connected(&mut self, to: ConnectionKey, resumed: bool, id: Id<'_>);
-    /// An event of a channel that the connection follows.
-    fn event(&mut self, to: ConnectionKey, epoch: Epoch, event: &SharedEvent, replayed: Replayed, id: Id<'_>);
+    /// Events of channels that the connection follows, all of one partition, the oldest first. `id` is the cursor before
+    /// them; each one's is [`Id::at`] its own position.
+    fn events(&mut self, to: ConnectionKey, epoch: Epoch, events: &[&SharedEvent], replayed: Replayed, id: Id<'_>);
+    /// Everyone on its channel has been given this live event.
+    fn finished(&mut self, _: Partition, _: &SharedEvent) {}
     /// Events are gone for good, or may be.
     fn gap(&mut self, to: ConnectionKey, gap: &Gap, id: Id<'_>);
     /// What the connection follows has changed.
@@ -121,6 +125,11 @@ pub struct MachineLimits {
     pub resync_reads_max: usize,
     /// Bytes of the stream that are held during a resync. Past it the resync starts again.
     pub hold_bytes_max: usize,
+    /// Events that have started and that not everyone on their channels has been given yet. With so many, the stream
+    /// waits.
+    pub fanout_events_max: usize,
+    /// Bytes of them.
+    pub fanout_bytes_max: usize,
 }
 
 /// How far the stream of a partition is.
@@ -128,6 +137,18 @@ pub struct MachineLimits {
 pub(crate) struct Head {
     epoch: Epoch,
     seen: Position,
+    /// Where the first event stands that not everyone on its channel has been given yet.
+    unfinished: Option<Position>,
+}
+
+impl Head {
+    /// Up to where everyone who is live has been given everything.
+    fn covered(&self) -> Position {
+        match self.unfinished {
+            Some(first) if on(Rule::FanoutCursor) => Position(first.0 - 1),
+            _ => self.seen,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -160,6 +181,7 @@ struct Part {
     /// A join waits only because too many were reading.
     deferred: bool,
     adding: Vec<patch::Adding>,
+    fanout: Fanout,
     lingering: BTreeSet<u32>,
 }
 
@@ -172,6 +194,8 @@ pub struct Machine {
     parts: Vec<Part>,
     connections: Vec<Option<Box<Connection>>>,
     tags: u64,
+    /// The partition whose turn it was last.
+    turn: usize,
 }
 
 impl Machine {
@@ -192,15 +216,20 @@ impl Machine {
             reading: 0,
             deferred: false,
             adding: Vec::new(),
+            fanout: Fanout::default(),
             lingering: BTreeSet::new(),
         };
         Self {
             partitions,
             limits,
-            heads: partitions.all().map(|_| Head { epoch: Epoch::from_random(0), seen: Position(0) }).collect(),
+            heads: partitions
+                .all()
+                .map(|_| Head { epoch: Epoch::from_random(0), seen: Position(0), unfinished: None })
+                .collect(),
             parts: wishes.into_iter().map(part).collect(),
             connections: Vec::new(),
             tags: 0,
+            turn: 0,
         }
     }
 
@@ -210,7 +239,7 @@ impl Machine {
         let connection = self.connections.get(key as usize)?.as_deref()?;
         let live = connection.connected && connection.follows.iter().all(|follow| follow.join.is_none());
         let first = connection.follows.first()?.partition;
-        live.then(|| Id { partitions: self.partitions, first, connection, heads: &self.heads })
+        live.then(|| Id::new(self.partitions, first, connection, &self.heads))
     }
 
     /// The next item of a partition's stream.
@@ -272,8 +301,8 @@ impl Machine {
             let mut gone = Vec::new();
             for index in &part.lingering {
                 let state = &mut part.channels[*index as usize];
-                state.lingering += 1;
-                if state.lingering >= LINGER_TICKS {
+                state.lingering = state.lingering.saturating_add(1);
+                if state.lingering >= LINGER_TICKS && !state.sweeping {
                     gone.push(*index);
                 }
             }
@@ -290,7 +319,7 @@ impl Machine {
     /// An event in a live stream.
     fn event(&mut self, partition: Partition, epoch: Epoch, event: &SharedEvent, outlet: &mut impl Outlet) {
         if self.continues(partition, epoch, &event.channel, event.prev, outlet) {
-            self.feed(partition, epoch, event, Replayed::No, outlet);
+            self.feed(partition, event, Replayed::No, outlet);
         }
     }
 
@@ -340,16 +369,13 @@ impl Machine {
         true
     }
 
-    /// Gives an event to everyone on its channel.
-    fn feed(
-        &mut self,
-        partition: Partition,
-        epoch: Epoch,
-        event: &SharedEvent,
-        replayed: Replayed,
-        outlet: &mut impl Outlet,
-    ) {
-        let Self { heads, parts, connections, limits, .. } = self;
+    /// An event starts on its way to everyone on its channel.
+    fn feed(&mut self, partition: Partition, event: &SharedEvent, replayed: Replayed, outlet: &mut impl Outlet) {
+        if !self.has_room(partition) {
+            visited!("fan-outs are finished to make room");
+            self.finish(partition, outlet);
+        }
+        let Self { heads, parts, limits, .. } = self;
         let head = &mut heads[usize::from(partition)];
         head.seen = head.seen.max(event.pos);
         let part = &mut parts[usize::from(partition)];
@@ -363,30 +389,9 @@ impl Machine {
         // A tail is for those who come back while others are still on; a lone reader's history is read.
         let shared = state.subscribers.len() > 1;
         state.tail.push(event, if shared { limits.tail_events_max } else { 0 }, limits.tail_bytes_max);
-        let mut overflown = SmallVec::<[ConnectionKey; 4]>::new();
-        for &key in &state.subscribers {
-            let connection = connections[key as usize].as_deref_mut().expect("a subscriber is a connection");
-            let follow = connection.follow(partition).expect("a subscriber follows its channel's partition");
-            match &mut follow.join {
-                None => {
-                    follow.point = Some(crate::Point { epoch, pos: event.pos });
-                    let id = Id { partitions: self.partitions, first: partition, connection, heads };
-                    outlet.event(key, epoch, event, replayed, id);
-                }
-                Some(join) => {
-                    if let Some(attempt) = &mut join.attempt {
-                        attempt.buffer_bytes += event.cost();
-                        attempt.buffer.push(event.clone());
-                        if attempt.buffer_bytes > limits.join_buffer_bytes_max {
-                            overflown.push(key);
-                        }
-                    }
-                }
-            }
-        }
-        for key in overflown {
-            visited!("a join's buffer is full");
-            self.restart_join(partition, key);
+        if !state.subscribers.is_empty() {
+            part.fanout.start(index, state, event, replayed);
+            head.unfinished = part.fanout.first();
         }
     }
 
@@ -447,6 +452,7 @@ impl Machine {
 
     /// Channels have lost events inside a stream that promised to have no holes: say so, and start anew.
     fn hole(&mut self, partition: Partition, channels: &[u32], end: Position, outlet: &mut impl Outlet) {
+        self.finish(partition, outlet); // What came before the gap goes out before it.
         for &index in channels {
             let part = &mut self.parts[usize::from(partition)];
             let state = &mut part.channels[index as usize];
@@ -476,7 +482,7 @@ impl Machine {
             let connection = connections[key as usize].as_deref_mut().expect("a subscriber is a connection");
             let follow = connection.follow(partition).expect("a subscriber follows its channel's partition");
             if follow.join.is_none() && follow.point.is_some_and(|point| point.pos < below) {
-                let id = Id { partitions: self.partitions, first: partition, connection, heads };
+                let id = Id::new(self.partitions, partition, connection, heads);
                 outlet.gap(key, gap, id);
             }
         }

@@ -61,7 +61,7 @@ impl Machine {
 
     /// The channels that wait for this cut begin.
     pub(super) fn add_patched(&mut self, partition: Partition, cut: &Cut, outlet: &mut impl Outlet) {
-        let Self { parts, heads, connections, .. } = self;
+        let Self { parts, connections, .. } = self;
         let part = &mut parts[usize::from(partition)];
         let ready: Vec<_> = part
             .adding
@@ -72,6 +72,8 @@ impl Machine {
             })
             .collect();
         for &Adding { key, channel, .. } in &ready {
+            self.settle(partition, key, cut, outlet);
+            let Self { parts, heads, connections, .. } = self;
             parts[usize::from(partition)].channels[channel as usize].adding -= 1;
             let connection = connections[key as usize].as_deref_mut().expect("who adds is a connection");
             connection.adding -= 1;
@@ -90,6 +92,23 @@ impl Machine {
         }
     }
 
+    /// What has started is for those who were on its channel then: a live connection is given its part now, and counts
+    /// the rest as given.
+    fn settle(&mut self, partition: Partition, key: ConnectionKey, cut: &Cut, outlet: &mut impl Outlet) {
+        if !on(Rule::FanoutPatch) || self.parts[usize::from(partition)].fanout.is_empty() {
+            return;
+        }
+        let connection = self.connections[key as usize].as_deref_mut().expect("who adds is a connection");
+        if connection.follow(partition).is_none() {
+            return;
+        }
+        visited!("a PATCH takes effect in the middle of a fan-out");
+        self.catch_up(partition, key, outlet);
+        let epoch = self.heads[usize::from(partition)].epoch;
+        let connection = self.connections[key as usize].as_deref_mut().expect("as above");
+        connection.follow(partition).expect("as above").point = Some(Point { epoch, pos: cut.marker.last });
+    }
+
     /// The channels that a leaving connection still waited for.
     pub(super) fn drop_patched(&mut self, key: ConnectionKey) {
         for part in &mut self.parts {
@@ -106,7 +125,7 @@ impl Machine {
         let connection = self.connections[key as usize].as_deref().expect("who patches is a connection");
         if connection.adding == 0 && connection.connected {
             let first = connection.follows[0].partition;
-            outlet.subscribed(key, Id { partitions: self.partitions, first, connection, heads: &self.heads });
+            outlet.subscribed(key, Id::new(self.partitions, first, connection, &self.heads));
         }
     }
 

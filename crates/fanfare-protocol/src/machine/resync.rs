@@ -144,6 +144,9 @@ impl Machine {
     fn fill(&mut self, partition: Partition, mut resync: Resync, outlet: &mut impl Outlet) {
         let marker = resync.cut.marker.clone();
         let start = resync.start;
+        if (marker.epoch != resync.old_epoch || !resync.gaps.is_empty()) && on(Rule::FanoutGap) {
+            self.finish(partition, outlet); // What came before the gap goes out before it.
+        }
         if marker.epoch != resync.old_epoch {
             self.begin_epoch(partition, &resync, outlet);
         }
@@ -165,7 +168,7 @@ impl Machine {
         }
         resync.missed.sort_unstable_by_key(|event| event.pos);
         for event in &resync.missed {
-            self.feed(partition, marker.epoch, event, Replayed::Missed, outlet);
+            self.feed(partition, event, Replayed::Missed, outlet);
         }
         let head = &mut self.heads[usize::from(partition)];
         head.seen = head.seen.max(marker.last);
@@ -210,7 +213,7 @@ impl Machine {
             // What it had not heard yet may be lost, also where the new epoch knows of nothing before its own beginning.
             let from = own.pos.min(pos);
             let gap = Gap { channels: names.collect(), reason: GapReason::Lost, from, to: marker.last };
-            let id = Id { partitions: *partitions, first: partition, connection, heads };
+            let id = Id::new(*partitions, partition, connection, heads);
             outlet.gap(key as u32, &gap, id);
         }
     }

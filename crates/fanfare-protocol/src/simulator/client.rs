@@ -136,19 +136,23 @@ impl Outlet for Backlogs<'_> {
         self.frame(to, Kind::Connected { channels }, text(id, None));
     }
 
-    fn event(&mut self, to: ConnectionKey, _: Epoch, event: &SharedEvent, _: Replayed, id: Id<'_>) {
-        let entry = entry_of(event);
-        let (channel, pos) = (event.channel.clone(), event.pos);
-        if let Some(polled) = self.poll(to) {
-            if !polled.wants(entry) {
-                polled.poll.pass(id);
-            } else if polled.poll.take(event.cost(), id) {
-                polled.frames.push(Frame { id: text(id, Some(&channel)), kind: Kind::Event { channel, pos, entry } });
+    fn events(&mut self, to: ConnectionKey, epoch: Epoch, events: &[&SharedEvent], _: Replayed, before: Id<'_>) {
+        for event in events {
+            let (channel, pos, entry) = (event.channel.clone(), event.pos, entry_of(event));
+            let id = before.at(Point { epoch, pos });
+            if let Some(polled) = self.poll(to) {
+                if !polled.wants(entry) {
+                    polled.poll.pass(id);
+                } else if polled.poll.take(event.cost(), id) {
+                    polled
+                        .frames
+                        .push(Frame { id: text(id, Some(&channel)), kind: Kind::Event { channel, pos, entry } });
+                }
+                continue;
             }
-            return;
+            let id = text(id, Some(&channel));
+            self.frame(to, Kind::Event { channel, pos, entry }, id);
         }
-        let id = text(id, Some(&channel));
-        self.frame(to, Kind::Event { channel, pos, entry }, id);
     }
 
     fn gap(&mut self, to: ConnectionKey, gap: &Gap, id: Id<'_>) {

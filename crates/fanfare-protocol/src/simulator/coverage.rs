@@ -8,12 +8,13 @@ thread_local! {
 }
 
 /// Everything that has a `visited!`.
-const SOURCES: [&str; 9] = [
+const SOURCES: [&str; 10] = [
     include_str!("../store.rs"),
     include_str!("../wishes.rs"),
     include_str!("../feed.rs"),
     include_str!("../machine/mod.rs"),
     include_str!("../machine/chain.rs"),
+    include_str!("../machine/fanout.rs"),
     include_str!("../machine/join.rs"),
     include_str!("../machine/patch.rs"),
     include_str!("../machine/resync.rs"),

@@ -32,6 +32,8 @@ pub(super) struct Shard {
     rung: Vec<bool>,
     /// It has something else to do until then.
     busy_until: super::Time,
+    /// It is going to go on with its fan-outs.
+    works: bool,
     /// Connections by key.
     pub(super) keys: Vec<Option<usize>>,
 }
@@ -45,6 +47,7 @@ impl Shard {
             rung: vec![false; wishes.len()],
             wishes,
             busy_until: 0,
+            works: false,
             keys: Vec::new(),
         }
     }
@@ -205,10 +208,32 @@ impl World {
         if busy_until > self.now {
             return self.at(busy_until, Step::Deliver { edge, life, shard, partition });
         }
+        if !self.edges[edge].shards[shard].machine.has_room(partition) {
+            let pause = self.delay();
+            return self.after(pause, Step::Deliver { edge, life, shard, partition });
+        }
         let Some(delivery) = self.edges[edge].shards[shard].queues[usize::from(partition)].pop_front() else { return };
         tell!(self, "edge {edge} shard {shard} partition {partition}: {}", brief(&delivery));
         self.stats.deliveries += 1;
         self.machine(edge, shard, |machine, out| machine.deliver(partition, delivery, out));
+        if !std::mem::replace(&mut self.edges[edge].shards[shard].works, true) {
+            self.work(edge, life, shard);
+        }
+    }
+
+    /// A shard goes on with its fan-outs, at once or when it gets round to it.
+    pub(super) fn work(&mut self, edge: usize, life: u32, shard: usize) {
+        if self.edges[edge].life != life {
+            return;
+        }
+        let visits = if self.rng.bool() { self.rng.usize(0..4) } else { usize::MAX };
+        let more = self.machine(edge, shard, |machine, out| machine.work(visits, out));
+        self.edges[edge].shards[shard].works = more;
+        if more {
+            tell!(self, "edge {edge} shard {shard} is in the middle of its fan-outs");
+            let pause = self.below(self.plan.work_pause);
+            self.after(pause, Step::Work { edge, life, shard });
+        }
     }
 
     pub(super) fn feed_tick(&mut self, edge: usize, life: u32) {

@@ -73,6 +73,11 @@ enum Step {
         shard: usize,
         partition: u16,
     },
+    Work {
+        edge: usize,
+        life: u32,
+        shard: usize,
+    },
     FeedTick {
         edge: usize,
         life: u32,
@@ -251,6 +256,7 @@ impl World {
             Step::OpenLink { edge, life, partition } => self.open_link(edge, life, partition),
             Step::TakeWishes { edge, life, shard, partition } => self.take_wishes(edge, life, shard, partition),
             Step::Deliver { edge, life, shard, partition } => self.deliver(edge, life, shard, partition),
+            Step::Work { edge, life, shard } => self.work(edge, life, shard),
             Step::FeedTick { edge, life } => self.feed_tick(edge, life),
             Step::MachineTick { edge, life } => self.machine_tick(edge, life),
             Step::Write(conn) => self.write(conn),

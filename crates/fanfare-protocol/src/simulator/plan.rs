@@ -68,6 +68,8 @@ pub(super) struct Plan {
     pub(super) limits: MachineLimits,
     pub(super) timing: FeedTiming,
     pub(super) shard_queue_max: usize,
+    /// How long a shard may take to go on with its fan-outs.
+    pub(super) work_pause: Time,
     pub(super) backlog_max: usize,
     pub(super) slow_clients: f64,
     pub(super) patches: f64,
@@ -107,6 +109,8 @@ impl Plan {
                 resync_bytes_max: rng.usize(100..4_000),
                 resync_reads_max: rng.usize(1..3),
                 hold_bytes_max: rng.usize(400..4_000),
+                fanout_events_max: rng.usize(1..6),
+                fanout_bytes_max: rng.usize(100..2_000),
             }
         } else {
             MachineLimits {
@@ -119,6 +123,8 @@ impl Plan {
                 resync_bytes_max: 1 << 20,
                 resync_reads_max: 16,
                 hold_bytes_max: 1 << 20,
+                fanout_events_max: 1_000,
+                fanout_bytes_max: 1 << 20,
             }
         };
         let rate = match shape {
@@ -162,6 +168,7 @@ impl Plan {
             } else {
                 rng.usize(20..500)
             },
+            work_pause: if rng.bool() { 2 * MS } else { rng.u64(1..400) * MS },
             // What has no id of its own must fit at once, or nobody ever gets on: `connected` and a gap a channel.
             backlog_max: rng.usize(14..if tight { 20 } else { 200 }),
             slow_clients: 0.3,

@@ -10,13 +10,13 @@ use super::seeds::live;
 use crate::Rule;
 
 /// How many seeds a rule gets to show what it is for.
-const SEEDS_MAX: u64 = 12_000;
+const SEEDS_MAX: u64 = 40_000;
 
 /// In this order: most rules are for bad weather.
 const SHAPES: [Shape; 5] = [Shape::Storm, Shape::Faults, Shape::Tight, Shape::Calm, Shape::Shaky];
 
 /// All but the backstops, `nonce`, `count`, `read-epoch` and `poll-gaps`: see `scenarios`.
-pub(super) const RULES: [Rule; 46] = [
+pub(super) const RULES: [Rule; 50] = [
     Rule::Confirm,
     Rule::MarkerLast,
     Rule::CutAck,
@@ -63,6 +63,10 @@ pub(super) const RULES: [Rule; 46] = [
     Rule::Kept,
     Rule::PurgeLast,
     Rule::PurgeTail,
+    Rule::FanoutOrder,
+    Rule::FanoutCursor,
+    Rule::FanoutPatch,
+    Rule::FanoutGap,
 ];
 
 /// The seed that breaks first, and how.

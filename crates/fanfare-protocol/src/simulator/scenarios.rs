@@ -7,8 +7,8 @@ use std::time::Duration;
 use crate::rules::switches::without;
 use crate::{
     Action, Answer, ByNamespace, Channel, Confirmation, Content, Cut, Delivery, Epoch, Event, Feed, FeedTiming, Gap,
-    Id, Keep, Last, Machine, MachineLimits, Marker, Outlet, Page, Partitions, Patch, Poll, Position, Query, Replayed,
-    Rule, SharedEvent, Start, WishBatch, Wishes,
+    Id, Keep, Last, Machine, MachineLimits, Marker, Outlet, Page, Partition, Partitions, Patch, Point, Poll, Position,
+    Query, Replayed, Rule, SharedEvent, Start, WishBatch, Wishes,
 };
 
 const NOW: Duration = Duration::from_secs(1);
@@ -52,8 +52,8 @@ impl Outlet for Sent {
         self.lines.push(format!("connected at {at}"));
     }
 
-    fn event(&mut self, _: u32, _: Epoch, event: &SharedEvent, _: Replayed, _: Id<'_>) {
-        self.lines.push(format!("{} on {}", event.pos, event.channel.as_str()));
+    fn events(&mut self, _: u32, _: Epoch, events: &[&SharedEvent], _: Replayed, _: Id<'_>) {
+        self.lines.extend(events.iter().map(|event| format!("{} on {}", event.pos, event.channel.as_str())));
     }
 
     fn gap(&mut self, _: u32, gap: &Gap, _: Id<'_>) {
@@ -89,6 +89,7 @@ impl Stage {
 
     fn deliver(&mut self, delivery: Delivery) {
         self.machine.deliver(0, delivery, &mut self.sent);
+        while self.machine.work(usize::MAX, &mut self.sent) {}
     }
 
     fn event(&mut self, event: SharedEvent) {
@@ -124,6 +125,8 @@ fn ample() -> MachineLimits {
         resync_bytes_max: 1 << 20,
         resync_reads_max: 8,
         hold_bytes_max: 1 << 20,
+        fanout_events_max: 1_000,
+        fanout_bytes_max: 1 << 20,
     }
 }
 
@@ -381,9 +384,11 @@ struct Answering(Poll, Vec<String>);
 impl Outlet for Answering {
     fn connected(&mut self, _: u32, _: bool, _: Id<'_>) {}
 
-    fn event(&mut self, _: u32, _: Epoch, event: &SharedEvent, _: Replayed, id: Id<'_>) {
-        if self.0.take(1, id) {
-            self.1.push(event.pos.to_string());
+    fn events(&mut self, _: u32, epoch: Epoch, events: &[&SharedEvent], _: Replayed, before: Id<'_>) {
+        for event in events {
+            if self.0.take(1, before.at(Point { epoch, pos: event.pos })) {
+                self.1.push(event.pos.to_string());
+            }
         }
     }
 
@@ -422,4 +427,125 @@ fn an_answer_with_a_gap_leads_on() {
     assert_eq!(story(&[]), (heard(&["gap to 15", "20"]), "abcdef-30".to_owned(), false));
     let nowhere = (heard(&["gap to 15"]), "abcdef-5".to_owned(), true);
     assert_eq!(story(&[Rule::PollGaps]), nowhere, "it comes back with what it came with");
+}
+
+/// What each connection was given, and what came in one piece.
+#[derive(Debug, Default)]
+struct Heard {
+    events: Vec<(u32, u64)>,
+    pieces: Vec<usize>,
+    finished: Vec<u64>,
+}
+
+impl Heard {
+    fn by(&self, key: u32) -> Vec<u64> {
+        self.events.iter().filter(|(to, _)| *to == key).map(|(_, pos)| *pos).collect()
+    }
+}
+
+impl Outlet for Heard {
+    fn connected(&mut self, _: u32, _: bool, _: Id<'_>) {}
+
+    fn events(&mut self, to: u32, _: Epoch, events: &[&SharedEvent], _: Replayed, _: Id<'_>) {
+        self.pieces.push(events.len());
+        self.events.extend(events.iter().map(|event| (to, event.pos.0)));
+    }
+
+    fn finished(&mut self, _: Partition, event: &SharedEvent) {
+        self.finished.push(event.pos.0);
+    }
+
+    fn gap(&mut self, _: u32, _: &Gap, _: Id<'_>) {}
+
+    fn subscribed(&mut self, _: u32, _: Id<'_>) {}
+
+    fn is_idle(&self, _: u32) -> bool {
+        true
+    }
+}
+
+/// A hundred connections on `all`, and number 7 also on `mine`.
+fn crowd() -> (Machine, Heard) {
+    let mut stage = Stage::new(ample());
+    for key in 0..100 {
+        stage.join(key, if key == 7 { &["all", "mine"] } else { &["all"] }, fresh(0));
+    }
+    stage.cut(10, &[("all", 10), ("mine", 10)]);
+    (stage.machine, Heard::default())
+}
+
+fn start(machine: &mut Machine, event: SharedEvent, heard: &mut Heard) {
+    machine.deliver(0, Delivery::Event(epoch(), event), heard);
+}
+
+#[test]
+fn a_small_channel_is_not_stuck_behind_a_huge_one_and_overtakes_nothing_that_its_reader_is_owed() {
+    let (mut machine, mut heard) = crowd();
+    start(&mut machine, event("all", 20, 10), &mut heard);
+    assert!(machine.work(10, &mut heard), "most of it is still to do");
+    let early = heard.events.len();
+    assert!((1..=10).contains(&early) && heard.by(7).is_empty());
+    start(&mut machine, event("mine", 30, 10), &mut heard);
+    machine.work(4, &mut heard);
+    assert_eq!(heard.by(7), [20, 30], "the huge one's event first, and long before its turn");
+    assert!(heard.events.len() < 20 && heard.finished == [30]);
+    while machine.work(9, &mut heard) {}
+    assert!((0..100).all(|key| heard.by(key) == if key == 7 { vec![20, 30] } else { vec![20] }));
+    assert_eq!(heard.finished, [30, 20]);
+}
+
+#[test]
+fn a_cursor_counts_nothing_that_is_still_on_its_way() {
+    let (mut machine, mut heard) = crowd();
+    start(&mut machine, event("all", 20, 10), &mut heard);
+    machine.work(10, &mut heard);
+    let at = |machine: &Machine, key| machine.id(key).and_then(|id| id.shared()).map(|point| point.pos.0);
+    for key in 0..100 {
+        assert_eq!(at(&machine, key), Some(if heard.by(key).is_empty() { 19 } else { 20 }));
+    }
+    while machine.work(10, &mut heard) {}
+    assert!((0..100).all(|key| at(&machine, key) == Some(20)));
+}
+
+#[test]
+fn events_that_wait_leave_together_and_a_lone_one_waits_for_nothing() {
+    let (mut machine, mut heard) = crowd();
+    start(&mut machine, event("all", 20, 10), &mut heard);
+    machine.work(50, &mut heard);
+    for pos in [30, 40] {
+        start(&mut machine, event("all", pos, pos - 10), &mut heard);
+    }
+    while machine.work(50, &mut heard) {}
+    assert!((0..100).all(|key| heard.by(key) == [20, 30, 40]));
+    let pieces = |len| heard.pieces.iter().filter(|piece| **piece == len).count();
+    assert_eq!((pieces(1), pieces(2), pieces(3)), (50, 50, 50), "half had the first one before the others came");
+}
+
+#[test]
+fn who_leaves_in_the_middle_of_a_fan_out_takes_nobodys_event_along() {
+    for leaver in 0..100 {
+        let (mut machine, mut heard) = crowd();
+        start(&mut machine, event("all", 20, 10), &mut heard);
+        machine.work(50, &mut heard);
+        machine.leave(leaver);
+        while machine.work(7, &mut heard) {}
+        let others = (0..100).filter(|key| *key != leaver);
+        assert!(others.into_iter().all(|key| heard.by(key) == [20]), "each once, without {leaver}");
+    }
+}
+
+#[test]
+fn a_stream_waits_when_too_much_has_started() {
+    let mut stage = Stage::new(MachineLimits { fanout_events_max: 2, ..ample() });
+    stage.join(0, &["x"], fresh(0));
+    stage.cut(10, &[("x", 10)]);
+    let mut heard = Heard::default();
+    start(&mut stage.machine, event("x", 20, 10), &mut heard);
+    assert!(stage.machine.has_room(0));
+    start(&mut stage.machine, event("x", 30, 20), &mut heard);
+    assert!(!stage.machine.has_room(0) && heard.events.is_empty());
+    start(&mut stage.machine, event("x", 40, 30), &mut heard);
+    assert_eq!(heard.by(0), [20, 30], "what comes all the same makes room for itself");
+    while stage.machine.work(1, &mut heard) {}
+    assert_eq!(heard.by(0), [20, 30, 40]);
 }

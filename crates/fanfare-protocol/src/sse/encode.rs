@@ -74,7 +74,7 @@ impl EventFrames {
     /// The whole frame, for all connections whose cursor is no more than `id`: those of a deployment with one
     /// partition, with neither changes nor session. It is kept for the first id asked for, and made anew for another.
     pub fn shared(&self, naming: Naming, framing: Framing, id: Point) -> Bytes {
-        let variant = self.variant(naming);
+        let variant = variant(&self.event, naming);
         let make = || (id, self.make_shared(variant, id));
         match self.shared[variant].get_or_init(make) {
             (kept, framed) if *kept == id => framed.cut(framing),
@@ -85,10 +85,10 @@ impl EventFrames {
     /// The frame for a connection with a cursor of its own, in two parts that are written together: appends the first
     /// to `head` and returns the second, which all connections share. With chunks, both are one chunk.
     pub fn own(&self, naming: Naming, framing: Framing, cursor: IdText<'_>, head: &mut Vec<u8>) -> Bytes {
-        let variant = self.variant(naming);
+        let variant = variant(&self.event, naming);
         let rest = self.rests[variant].get_or_init(|| {
             let mut rest = Vec::with_capacity(rest_capacity(&self.event) + CHUNK_END.len());
-            self.write_rest(&mut rest, variant);
+            write_rest(&mut rest, &self.event, variant);
             rest.extend_from_slice(CHUNK_END);
             rest.into()
         });
@@ -99,40 +99,63 @@ impl EventFrames {
         }
         head.extend_from_slice(b"id: ");
         head.extend_from_slice(cursor.0);
-        self.end_id_line(head);
+        end_id_line(head, &self.event);
         match framing {
             Framing::Chunked => rest.clone(),
             Framing::Identity => rest.slice(..rest_bytes),
         }
     }
 
-    /// Where a naming's bytes are kept. An event without a type is the same in both.
-    fn variant(&self, naming: Naming) -> usize {
-        usize::from(naming == Naming::Named && self.event.content.name.is_some())
-    }
-
     fn make_shared(&self, variant: usize, id: Point) -> Framed {
-        Framed::write(rest_capacity(&self.event) + 40 + self.event.channel.as_str().len(), |out| {
+        Framed::write(frame_capacity(&self.event), |out| {
             out.extend_from_slice(b"id: ");
             write_point(out, id);
-            self.end_id_line(out);
-            self.write_rest(out, variant);
+            end_id_line(out, &self.event);
+            write_rest(out, &self.event, variant);
         })
     }
+}
 
-    fn end_id_line(&self, out: &mut Vec<u8>) {
-        out.push(b'@');
-        out.extend_from_slice(self.event.channel.as_str().as_bytes());
-        out.push(b'\n');
-    }
-
-    fn write_rest(&self, out: &mut Vec<u8>, variant: usize) {
-        if let Some(name) = self.event.content.name.as_ref().filter(|_| variant == 1) {
-            write_type(out, name.as_str());
+/// The frames of several events, one after another in one piece; with chunks, one chunk. `id` appends each one's cursor.
+pub fn batch(
+    events: &[&SharedEvent],
+    naming: Naming,
+    framing: Framing,
+    mut id: impl FnMut(&mut Vec<u8>, &SharedEvent),
+) -> Bytes {
+    let framed = Framed::write(events.iter().map(|event| frame_capacity(event)).sum(), |out| {
+        for event in events {
+            out.extend_from_slice(b"id: ");
+            id(out, event);
+            end_id_line(out, event);
+            write_rest(out, event, variant(event, naming));
         }
-        write_data(out, &self.event.content.data);
-        out.push(b'\n');
+    });
+    framed.cut(framing)
+}
+
+/// Where a naming's bytes are kept. An event without a type is the same in both.
+fn variant(event: &Event, naming: Naming) -> usize {
+    usize::from(naming == Naming::Named && event.content.name.is_some())
+}
+
+fn end_id_line(out: &mut Vec<u8>, event: &Event) {
+    out.push(b'@');
+    out.extend_from_slice(event.channel.as_str().as_bytes());
+    out.push(b'\n');
+}
+
+fn write_rest(out: &mut Vec<u8>, event: &Event, variant: usize) {
+    if let Some(name) = event.content.name.as_ref().filter(|_| variant == 1) {
+        write_type(out, name.as_str());
     }
+    write_data(out, &event.content.data);
+    out.push(b'\n');
+}
+
+/// About as many bytes as a frame has whose cursor is one point.
+fn frame_capacity(event: &Event) -> usize {
+    rest_capacity(event) + 40 + event.channel.as_str().len()
 }
 
 /// About as many bytes as the rest of a frame has: a few lines of data are allowed for.
@@ -297,6 +320,17 @@ mod tests {
                 Message { id: "k3f9x2-12@server:7".to_owned(), event, data: as_lf(&data) },
                 Message { id: "2:0=k3f9x2-13@server:7".to_owned(), event: "message".to_owned(), data: as_lf(&next) },
             ]);
+        }
+
+        #[test]
+        fn a_batch_is_its_frames_one_after_another(datas in proptest::collection::vec(texts(), 1..5), unnamed: bool) {
+            let naming = if unnamed { Naming::Unnamed } else { Naming::Named };
+            let events: Vec<_> = datas.iter().map(|data| frames(Some("t"), data)).collect();
+            let single = |framing| events.iter().map(move |event| event.shared(naming, framing, point(12)));
+            let borrowed: Vec<_> = events.iter().map(EventFrames::event).collect();
+            let of = |framing| batch(&borrowed, naming, framing, |out, _| write_point(out, point(12)));
+            prop_assert_eq!(&of(Framing::Identity)[..], &single(Framing::Identity).collect::<Vec<_>>().concat()[..]);
+            prop_assert_eq!(&join_chunks(&of(Framing::Chunked))[..], &of(Framing::Identity)[..]);
         }
 
         #[test]

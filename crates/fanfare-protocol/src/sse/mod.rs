@@ -11,5 +11,5 @@ mod own; // Fanfare's own frames.
 
 pub use chunk::Framing;
 pub use decode::{Decoder, Message, TooLong};
-pub use encode::{EventFrames, IdText, IdTextError, Naming};
+pub use encode::{EventFrames, IdText, IdTextError, Naming, batch};
 pub use own::{control, heartbeat, retry};

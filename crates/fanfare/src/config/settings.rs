@@ -62,7 +62,7 @@ const LIFETIME: RangeInclusive<Duration> = Duration::from_secs(1)..=Duration::fr
 const UNREADY: RangeInclusive<Duration> = Duration::from_secs(5)..=DAY;
 const DRAIN: RangeInclusive<Duration> = Duration::ZERO..=Duration::from_secs(60 * 60);
 
-pub(super) static SETTINGS: [Setting; 35] = [
+pub(super) static SETTINGS: [Setting; 36] = [
     Setting {
         variable: "FANFARE_EDGE_LISTEN",
         key: "edge.listen",
@@ -343,6 +343,15 @@ pub(super) static SETTINGS: [Setting; 35] = [
         get: |config| show_lifetime(config.edge.max_age),
     },
     Setting {
+        variable: "FANFARE_COALESCE",
+        key: "coalesce",
+        kind: Kind::Value,
+        meaning: "Events that wait for a connection leave in one write. Without it each is written alone, for measuring.",
+        expected: "true or false",
+        set: |config, text| set(&mut config.edge.coalesce, parse_truth(text)),
+        get: |config| config.edge.coalesce.to_string(),
+    },
+    Setting {
         variable: "FANFARE_DRAIN_DELAY",
         key: "drain_delay",
         kind: Kind::Value,
@@ -443,6 +452,7 @@ mod tests {
             ("FANFARE_HEARTBEAT_INTERVAL", "15s"),
             ("FANFARE_IDLE_TIMEOUT", OFF),
             ("FANFARE_MAX_AGE", OFF),
+            ("FANFARE_COALESCE", "true"),
             ("FANFARE_DRAIN_DELAY", "5s"),
             ("FANFARE_DRAIN_TIMEOUT", "20s"),
             ("FANFARE_UNREADY_AFTER", OFF),
