@@ -8,6 +8,7 @@ use hdrhistogram::Histogram;
 use serde::Serialize;
 
 use crate::check::{Fault, FaultKind};
+use crate::result::{Run, ScenarioResult};
 use crate::trouble::Recovery;
 
 /// What a run found.
@@ -109,6 +110,53 @@ impl Report {
     /// Whether everything checked out.
     pub fn passed(&self) -> bool {
         self.faults.is_empty()
+    }
+}
+
+impl Report {
+    /// The same in the words that all scenarios share. The whole report stands among the options, as `report`.
+    pub fn result(&self, job: &crate::Job) -> ScenarioResult {
+        let figure = |name: &str, value: Option<f64>| Some((name.to_owned(), value?));
+        let deliveries = self.deliveries as f64;
+        let per_million = |cpu: Option<f64>| cpu.filter(|_| self.deliveries > 0).map(|cpu| cpu / deliveries * 1e6);
+        let figures = [
+            figure("connections", Some(self.clients.into())),
+            figure("connectSeconds", Some(self.connect_seconds)),
+            figure("eventsPerSecond", Some(self.acknowledged as f64 / self.publish_seconds.max(1e-9))),
+            figure("deliveriesPerSecond", Some(deliveries / self.publish_seconds.max(1e-9))),
+            figure("serverCpuPerMillion", per_million(self.server_cpu_seconds)),
+            figure("loadCpuPerMillion", per_million(self.own_cpu_seconds)),
+            figure("p50Millis", Some(self.delivery_to_user.p50)),
+            figure("p99Millis", Some(self.delivery_to_user.p99)),
+            figure("maxMillis", Some(self.delivery_to_user.max)),
+            figure("replayed", Some(self.replayed as f64)),
+        ];
+        let run = Run {
+            seconds: self.connect_seconds + self.publish_seconds + self.drain_seconds,
+            figures: figures.into_iter().flatten().collect(),
+            checked: self.deliveries,
+            faults: self.faults.clone(),
+            first_faults: self.first_faults.clone(),
+            warnings: self.warnings.clone(),
+            ..Run::default()
+        };
+        let options = [
+            ("clients", serde_json::json!(job.clients)),
+            ("channels", serde_json::json!(job.channels)),
+            ("rate", serde_json::json!(job.rate)),
+            ("size", serde_json::json!(job.payload_bytes)),
+            ("seed", serde_json::json!(job.seed)),
+            ("report", serde_json::to_value(self).unwrap_or_default()),
+        ];
+        let mut result = ScenarioResult {
+            scenario: self.scenario.clone(),
+            server: "fanfare".to_owned(),
+            options: options.into_iter().map(|(name, value)| (name.to_owned(), value)).collect(),
+            runs: vec![run],
+            ..ScenarioResult::default()
+        };
+        result.conclude();
+        result
     }
 }
 

@@ -35,7 +35,7 @@ pub(crate) fn request(
 }
 
 /// What opens a client's inbox, the broadcast and the shared channels, for longer than any run.
-fn token(client: u32, secret: &Secrets) -> String {
+pub(crate) fn token(client: u32, secret: &Secrets) -> String {
     let order = TokenOrder {
         user: UserId::parse(&format!("u{client}")).ok(),
         channels: Pattern::parse("load:*").into_iter().collect(),

@@ -3,18 +3,16 @@
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::{Duration, Instant};
 
 use fanfare_auth::Secrets;
 use fastrand::Rng;
 use mio::event::Event;
-use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
-use socket2::{Domain, Protocol, Socket, Type};
 
 use crate::check::{Checker, FaultKind, Seen};
 use crate::client::{After, Client, Counts, Readiness, Shared};
+use crate::crowd::connect;
 use crate::cuts::Cutter;
 use crate::endpoint::Endpoint;
 use crate::ledger::Ledger;
@@ -23,9 +21,6 @@ use crate::traffic::Traffic;
 
 /// Connections on their way to `connected` at once: below what listeners queue.
 const OPENING_MAX: usize = 512;
-
-/// Clients that share a source address, so that no address runs out of ports.
-const CLIENTS_PER_ADDRESS: u32 = 8_192;
 
 /// Bytes read at once.
 const BUFFER_BYTES: usize = 128 * 1024;
@@ -296,27 +291,4 @@ impl<'a> Swarm<'a> {
         }
         self.shared.checker.judge(self.clients.iter().map(|client| &client.seen), ledger);
     }
-}
-
-/// Begins a connection. To a loopback address it starts from one of many.
-fn connect(address: SocketAddr, client: u32) -> io::Result<TcpStream> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
-    socket.set_nonblocking(true)?;
-    socket.set_tcp_nodelay(true)?;
-    if let IpAddr::V4(ip) = address.ip()
-        && ip.is_loopback()
-    {
-        // Each process has a second number of its own, so that several don't share an address.
-        let second = u8::try_from(1 + std::process::id() % 250).expect("at most 250");
-        let group = u8::try_from(client / CLIENTS_PER_ADDRESS).expect("19,000 clients have three groups");
-        let source = Ipv4Addr::new(127, second, group, 1);
-        // Where only 127.0.0.1 exists, one address has to do.
-        _ = socket.bind(&SocketAddr::from((source, 0)).into());
-    }
-    match socket.connect(&address.into()) {
-        Ok(()) => {}
-        Err(error) if error.raw_os_error() == Some(rustix::io::Errno::INPROGRESS.raw_os_error()) => {}
-        Err(error) => return Err(error),
-    }
-    Ok(TcpStream::from_std(socket.into()))
 }

@@ -14,7 +14,7 @@ use std::time::Duration;
 
 pub use fanfare_loadtest::http::Head;
 pub use fanfare_protocol::sse::Message;
-pub use process::{Fanfare, Launch};
+pub use process::{Fanfare, Launch, binary};
 pub use proxy::{Fault, FaultProxy};
 pub use publisher::{Answer, Publisher};
 pub use raw::RawConnection;

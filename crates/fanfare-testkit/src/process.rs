@@ -146,7 +146,10 @@ impl Launch {
 }
 
 /// The binary under test: `FANFARE_BIN`, or the one in the target directory that this test was built into.
-fn binary() -> PathBuf {
+///
+/// # Panics
+/// Where it is not built.
+pub fn binary() -> PathBuf {
     if let Some(path) = std::env::var_os("FANFARE_BIN") {
         return path.into();
     }

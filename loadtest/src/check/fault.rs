@@ -75,7 +75,7 @@ impl fmt::Display for Fault {
 }
 
 /// All faults of a run.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Serialize, Deserialize)]
 pub(crate) struct Faults {
     /// How many there are of each kind …
     pub(crate) counts: BTreeMap<FaultKind, u64>,
@@ -85,11 +85,26 @@ pub(crate) struct Faults {
 
 impl Faults {
     pub(crate) fn add(&mut self, fault: Fault) {
-        *self.counts.entry(fault.kind).or_default() += 1;
+        self.add_many(fault, 1);
+    }
+
+    /// Adds one that stands for so many.
+    pub(crate) fn add_many(&mut self, fault: Fault, count: u64) {
+        *self.counts.entry(fault.kind).or_default() += count;
         // Each kind keeps a place, so that the first flood doesn't hide the second.
         let of_kind = self.first.iter().filter(|kept| kept.kind == fault.kind).count();
         if of_kind < FAULTS_KEPT / 4 && self.first.len() < FAULTS_KEPT {
             self.first.push(fault);
+        }
+    }
+
+    /// Adds those that another process found.
+    pub(crate) fn merge(&mut self, other: Self) {
+        for fault in other.first {
+            self.add_many(fault, 0);
+        }
+        for (kind, count) in other.counts {
+            *self.counts.entry(kind).or_default() += count;
         }
     }
 }

@@ -18,7 +18,7 @@ use serde::Deserialize;
 
 use crate::traffic::{ChannelIndex, FOLLOWS, Kind, Payload, ROLL_CALL, Traffic};
 use crate::trouble::RollCall;
-use fault::Faults;
+pub(crate) use fault::Faults;
 pub use fault::{Fault, FaultKind};
 
 /// Skipped stretches that are kept; more of them are a failure that needs no list.

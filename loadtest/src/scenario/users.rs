@@ -1,0 +1,104 @@
+//! Events to single users, each to another: what most of a notification service's work is.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::thread;
+use std::time::Duration;
+
+use clap::Args;
+use serde::Serialize;
+
+use super::publisher::{BATCH_MAX, UserPublisher};
+use super::stage::{Stage, Wish};
+use super::{Common, Site};
+use crate::crowd::Expected;
+use crate::report::new_histogram;
+use crate::result::{Latencies, Run};
+
+/// Time before anything is measured.
+const WARM_UP: Duration = Duration::from_secs(1);
+
+/// Options of `users`.
+#[derive(Clone, Debug, Args, Serialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Users {
+    /// Publishes many events with one request (NDJSON); without it each event is a request of its own (`POST /notify`).
+    #[arg(long)]
+    pub bulk: bool,
+    /// Keep-alive connections that publish, each waiting for its answers.
+    #[arg(long, default_value_t = 8)]
+    pub publishers: u32,
+    /// Events a second, evenly spaced; without it as fast as it goes.
+    #[arg(long)]
+    pub rate: Option<f64>,
+    /// Events on their way at once.
+    #[arg(long, default_value_t = 4_096)]
+    pub in_flight: u32,
+    /// What all scenarios take.
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub common: Common,
+}
+
+pub(super) fn run(options: &Users, site: &Site) -> io::Result<Run> {
+    let common = &options.common;
+    let step = u64::from(options.in_flight / 16);
+    let mut stage = Stage::new(site, common, Wish { step, ..Wish::default() })?;
+    if !stage.connect()? {
+        return stage.finish();
+    }
+    // The floor has one thread and one voice, and is told of many events at once.
+    let publishers = if site.is_floor() { 1 } else { options.publishers.clamp(1, common.clients) };
+    let batch = if options.bulk || site.is_floor() { BATCH_MAX.min(options.in_flight.max(1)) } else { 1 };
+    let batch = if options.rate.is_some() { 1 } else { batch };
+    let (published, stop) = (AtomicU32::new(0), AtomicBool::new(false));
+    let made = (0..publishers).map(|number| {
+        Ok(UserPublisher {
+            speaker: stage.speaker()?,
+            number,
+            publishers,
+            clients: common.clients,
+            batch,
+            rate: options.rate.map(|rate| rate / f64::from(publishers)),
+            in_flight: options.in_flight.max(batch),
+            board: stage.crew.board(),
+            published: &published,
+            stop: &stop,
+        })
+    });
+    let made = made.collect::<io::Result<Vec<_>>>()?;
+    let told = thread::scope(|scope| -> io::Result<_> {
+        let publishing = made.into_iter().map(|publisher| scope.spawn(|| publisher.run())).collect::<Vec<_>>();
+        let measured = measure(&mut stage, common.duration, || publishing.iter().any(|thread| !thread.is_finished()));
+        stop.store(true, Ordering::Relaxed);
+        let told = publishing.into_iter().map(|thread| thread.join());
+        let told = told.map(|told| told.unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect::<Vec<_>>();
+        measured.map(|()| told)
+    })?;
+    let (mut users, mut answered) = (vec![0; common.clients as usize], new_histogram());
+    for told in told {
+        users.iter_mut().zip(told.users).for_each(|(sum, of)| *sum += of);
+        answered.add(&told.answered).expect("histograms of one kind");
+        stage.note_unpublished(told.result);
+    }
+    stage.run.latencies.insert("publish".to_owned(), Latencies::of(&answered));
+    stage.end(&Expected { users, ..Expected::default() })
+}
+
+fn measure(stage: &mut Stage<'_>, duration: Duration, goes_on: impl Fn() -> bool + Copy) -> io::Result<()> {
+    stage.show("warming up", 0);
+    stage.watch(WARM_UP, goes_on)?;
+    stage.warm_up_is_over()?;
+    stage.show("publishing", 0);
+    let before = stage.read();
+    stage.watch(duration, goes_on)?;
+    let used = stage.used(&before);
+    let heard = stage.crew.sum()?;
+    stage.take(&heard, &used);
+    stage.take_throughput(&heard, &used);
+    let events = heard.sum.deliveries as f64;
+    stage.figure("eventsPerSecond", events / used.seconds);
+    let each = used.cpu.server.filter(|_| events > 0.0).map(|cpu| cpu.total() / events * 1e6);
+    stage.figure_if("serverCpuMicrosPerEvent", each);
+    Ok(())
+}

@@ -1,0 +1,156 @@
+//! Publishes events in the dialect of the server, one with each request or many, and waits until they are acknowledged.
+
+use std::io::{self, Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+use memchr::memmem;
+
+use crate::clock::Nanos;
+use crate::dialect::{Dialect, fill_to};
+use crate::endpoint::Endpoint;
+use crate::floor::Voice;
+use crate::http::{Part, Response};
+use crate::stamp::{Stamp, To};
+
+/// Longest wait for an answer: far beyond the deadline of any server, so that one that hangs is told from one that is
+/// slow.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// An event that is to be published.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Saying {
+    pub(crate) to: To,
+    pub(crate) seq: u32,
+    pub(crate) due: Nanos,
+}
+
+/// Publishes.
+#[derive(Debug)]
+pub(crate) enum Speaker {
+    Http(Box<Http>),
+    Floor(Voice),
+}
+
+impl Speaker {
+    /// Publishes events in this order, and waits for the answer to the last.
+    ///
+    /// # Errors
+    /// They were not all acknowledged; which of them were isn't known then.
+    pub(crate) fn say(&mut self, events: &[Saying]) -> io::Result<()> {
+        match self {
+            Self::Http(http) => http.say(events),
+            Self::Floor(voice) => voice.say(events),
+        }
+    }
+}
+
+/// A keep-alive connection to a publish API.
+#[derive(Debug)]
+pub(crate) struct Http {
+    endpoint: Endpoint,
+    dialect: Dialect,
+    run: u32,
+    payload_bytes: usize,
+    stream: Option<TcpStream>,
+    body: Vec<u8>,
+    request: Vec<u8>,
+    buffer: Box<[u8]>,
+}
+
+impl Http {
+    pub(crate) fn new(endpoint: Endpoint, dialect: Dialect, run: u32, payload_bytes: usize) -> Self {
+        let buffer = vec![0; 64 * 1024].into();
+        Self { endpoint, dialect, run, payload_bytes, stream: None, body: Vec::new(), request: Vec::new(), buffer }
+    }
+
+    fn say(&mut self, events: &[Saying]) -> io::Result<()> {
+        match &self.dialect.bulk {
+            Some(_) if events.len() > 1 => self.say_many(events),
+            _ => events.iter().try_for_each(|event| self.say_one(*event)),
+        }
+    }
+
+    fn say_one(&mut self, Saying { to, seq, due }: Saying) -> io::Result<()> {
+        let post = self.dialect.post(to);
+        self.body.clear();
+        self.body.extend_from_slice(fill_to(&post.before, to).as_bytes());
+        Stamp { run: self.run, to, seq, due }.write(self.payload_bytes, &mut self.body);
+        self.body.extend_from_slice(fill_to(&post.after, to).as_bytes());
+        let (path, headers) = (fill_to(&post.path, to), post.headers.clone());
+        self.post(&path, &headers, None)
+    }
+
+    fn say_many(&mut self, events: &[Saying]) -> io::Result<()> {
+        let Some(bulk) = &self.dialect.bulk else { return Ok(()) };
+        self.body.clear();
+        for Saying { to, seq, due } in events {
+            let (before, after) = bulk.parts(*to);
+            self.body.extend_from_slice(fill_to(before, *to).as_bytes());
+            Stamp { run: self.run, to: *to, seq: *seq, due: *due }.write(self.payload_bytes, &mut self.body);
+            self.body.extend_from_slice(after.as_bytes());
+            self.body.extend_from_slice(bulk.separator.as_bytes());
+        }
+        let (path, headers, success) = (bulk.path.clone(), bulk.headers.clone(), bulk.success.clone());
+        self.post(&path, &headers, Some((&success, events.len())))
+    }
+
+    /// Sends what stands in the body. The answer must be one of success, with so many of a text in its body.
+    fn post(&mut self, path: &str, headers: &str, successes: Option<(&str, usize)>) -> io::Result<()> {
+        // Taken out: a connection that failed is not used again.
+        let mut stream = match self.stream.take() {
+            Some(stream) => stream,
+            None => connect(&self.endpoint)?,
+        };
+        let (prefix, host, length) = (self.endpoint.path(), self.endpoint.authority(), self.body.len());
+        self.request.clear();
+        write!(
+            self.request,
+            "POST {prefix}{path} HTTP/1.1\r\nHost: {host}\r\n{headers}Content-Length: {length}\r\n\r\n"
+        )?;
+        self.request.extend_from_slice(&self.body);
+        stream.write_all(&self.request)?;
+        let (status, keep) = self.read_answer(&mut stream)?;
+        if keep {
+            self.stream = Some(stream);
+        }
+        let found = successes.map(|(text, _)| memmem::find_iter(&self.body, text).count());
+        if !(200..300).contains(&status) || found != successes.map(|(_, count)| count) {
+            let answer = String::from_utf8_lossy(&self.body[..self.body.len().min(300)]).into_owned();
+            return Err(io::Error::other(format!("a publish was answered with {status}: {answer}")));
+        }
+        Ok(())
+    }
+
+    /// Reads an answer; its body takes the place of ours.
+    fn read_answer(&mut self, stream: &mut TcpStream) -> io::Result<(u16, bool)> {
+        let (mut response, mut head) = (Response::new(), None);
+        self.body.clear();
+        loop {
+            let count = stream.read(&mut self.buffer)?;
+            if count == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            let mut read = &self.buffer[..count];
+            while let Some(part) = response.next_part(&mut read).map_err(io::Error::other)? {
+                match part {
+                    Part::Head(got) => head = Some(got),
+                    Part::Body(data) => self.body.extend_from_slice(data),
+                    Part::End => {
+                        let head = head.expect("a head comes before the end");
+                        let close = head.header("connection").is_some_and(|value| value.eq_ignore_ascii_case("close"));
+                        return Ok((head.status, !close));
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn connect(endpoint: &Endpoint) -> io::Result<TcpStream> {
+    let stream = TcpStream::connect_timeout(&endpoint.address(), ANSWER_TIMEOUT)?;
+    stream.set_nodelay(true)?;
+    stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
+    stream.set_write_timeout(Some(ANSWER_TIMEOUT))?;
+    Ok(stream)
+}
