@@ -56,7 +56,7 @@ pub(crate) struct Admission {
     kind: Kind,
     user: Option<UserId>,
     /// Where addresses are counted.
-    address: Option<IpAddr>,
+    address: Option<Box<IpAddr>>,
 }
 
 /// What a place is for.
@@ -84,10 +84,11 @@ impl Places {
             if !self.registry.admit_address(address, max) {
                 return Err(NoPlace::Address);
             }
-            admission.address = Some(address);
+            admission.address = Some(Box::new(address));
         }
         let Some(user) = user else { return Ok((admission, None)) };
-        let instead_of = match self.registry.admit(&user, self.connections_per_user_max, self.at_user_limit) {
+        let (user, entry) = self.registry.admit(user, self.connections_per_user_max, self.at_user_limit);
+        let instead_of = match entry {
             Entry::Admitted => None,
             Entry::InsteadOf(oldest) => Some(oldest),
             Entry::Refused => return Err(NoPlace::User),
@@ -145,8 +146,8 @@ impl Drop for Admission {
         if let Some(user) = &self.user {
             self.places.registry.dismiss(user);
         }
-        if let Some(address) = self.address {
-            self.places.registry.dismiss_address(address);
+        if let Some(address) = &self.address {
+            self.places.registry.dismiss_address(**address);
         }
     }
 }

@@ -9,6 +9,7 @@ use http::header::{ACCEPT, ORIGIN};
 use http::{HeaderMap, HeaderValue, Method, Response, Version};
 use tokio::sync::oneshot;
 
+use crate::request_id::RequestId;
 use crate::shard::{Polled, Wire};
 use crate::{Edge, head};
 
@@ -52,8 +53,8 @@ impl Asker {
     }
 
     /// What the request is called in logs.
-    pub(crate) fn request_id(&self) -> Box<str> {
-        String::from_utf8_lossy(self.request_id.as_bytes()).into()
+    pub(crate) fn request_id(&self) -> RequestId {
+        RequestId::new(self.request_id.as_bytes())
     }
 
     /// A stream's headers, for a head that hyper writes.

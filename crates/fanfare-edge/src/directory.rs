@@ -27,6 +27,7 @@ pub(crate) async fn run(mut node: Node, registry: Arc<Registry>, stop: Cancellat
         let mut is_told = true;
         loop {
             tick.tick().await;
+            registry.release();
             match report(&mut node, &registry).await {
                 Err(error) if is_told => {
                     tracing::warn!(error = reason(&error), "the directory does not know who listens here");

@@ -22,6 +22,7 @@ mod metrics;
 mod patch; // It changes.
 mod refusal; // No place, no time.
 mod registry; // Who is connected.
+mod request_id; // What a connection is called in the log.
 mod router; // Every path.
 mod routes; // Paths of an application's own.
 mod shard; // Connections and their sockets.
@@ -423,7 +424,7 @@ impl Edge {
         let Subscription { channels, issued_at, expires_at, types, naming, heartbeat, start, changes, .. } =
             subscription;
         let (framing, request_id) = (asker.framing(), asker.request_id());
-        let style = Style { framing, naming, heartbeat, types: types.into(), request_id };
+        let style = Style::new(framing, naming, request_id).with(heartbeat, types);
         let lease = Lease::new(issued_at, expires_at);
         let hello = Hello { channels: channels.into() };
         let poll = Poll::new(&start);

@@ -10,7 +10,7 @@ use std::net::IpAddr;
 
 use dashmap::DashMap;
 use fanfare_backbone::Counted;
-use fanfare_protocol::{ByNamespace, Channel, UserId};
+use fanfare_protocol::{ByNamespace, Channel, UserId, has_slack};
 
 use crate::config::AtUserLimit;
 use crate::shard::Whereabouts;
@@ -20,22 +20,16 @@ use crate::untold::Untold;
 /// The connections of an edge, counted.
 #[derive(Debug)]
 pub struct Registry {
-    users: DashMap<UserId, User>,
+    users: DashMap<UserId, u32>,
+    /// Where a user's connections are, the oldest first. Kept only where an edge closes the oldest for a new one, and
+    /// then no more than a user may have. Locked after the user's entry, never before.
+    whereabouts: DashMap<UserId, VecDeque<Whereabouts>>,
     addresses: DashMap<IpAddr, u32>,
     channels: DashMap<Channel, u32>,
     /// Who follows a channel, only where that is to be told. None: those that are nobody's.
     listeners: DashMap<(Channel, Option<UserId>), u32>,
     presence: ByNamespace<bool>,
     untold: Untold,
-}
-
-/// The connections of one user.
-#[derive(Debug, Default)]
-struct User {
-    connections: u32,
-    /// Where they are, the oldest first. Kept only where an edge closes the oldest for a new one, and then no more
-    /// than a user may have.
-    whereabouts: VecDeque<Whereabouts>,
 }
 
 /// What became of a user's new connection.
@@ -52,53 +46,51 @@ pub(crate) enum Entry {
 impl Registry {
     /// Nobody is connected yet. `presence` says of which channels it is to be told who follows them.
     pub(crate) fn new(presence: ByNamespace<bool>) -> Self {
-        let (users, addresses, channels, listeners) = Default::default();
-        Self { users, addresses, channels, listeners, presence, untold: Untold::default() }
+        let (users, whereabouts, addresses, channels, listeners) = Default::default();
+        Self { users, whereabouts, addresses, channels, listeners, presence, untold: Untold::default() }
     }
 
     /// Counts a connection of a user in. Where there are `max` already, the oldest goes for it or it is refused; so it
-    /// is where those that went are twice as many and haven't gone yet.
-    pub(crate) fn admit(&self, user: &UserId, max: usize, at_limit: AtUserLimit) -> Entry {
-        let entry = self.count_in(user, max, at_limit);
+    /// is where those that went are twice as many and haven't gone yet. Answers with the user, as all its connections
+    /// share it.
+    pub(crate) fn admit(&self, user: UserId, max: usize, at_limit: AtUserLimit) -> (UserId, Entry) {
+        let (user, entry) = self.count_in(user, max, at_limit);
         self.untold.note([Counted::User(user.clone())]);
-        entry
+        (user, entry)
     }
 
-    fn count_in(&self, user: &UserId, max: usize, at_limit: AtUserLimit) -> Entry {
-        let mut user = self.users.entry(user.clone()).or_default();
-        let connections = user.connections as usize;
+    fn count_in(&self, user: UserId, max: usize, at_limit: AtUserLimit) -> (UserId, Entry) {
+        let mut user = self.users.entry(user).or_default();
+        let connections = *user as usize;
         let entry = match at_limit {
             _ if connections < max => Entry::Admitted,
             AtUserLimit::ReplaceOldest if connections < 2 * max => {
-                user.whereabouts.pop_front().map_or(Entry::Refused, Entry::InsteadOf)
+                let oldest = self.whereabouts.get_mut(user.key()).and_then(|mut all| all.pop_front());
+                oldest.map_or(Entry::Refused, Entry::InsteadOf)
             }
             AtUserLimit::ReplaceOldest | AtUserLimit::Reject => Entry::Refused,
         };
-        user.connections += u32::from(entry != Entry::Refused);
-        entry
+        *user += u32::from(entry != Entry::Refused);
+        (user.key().clone(), entry)
     }
 
     /// A connection of a user is gone.
     pub(crate) fn dismiss(&self, user: &UserId) {
-        if let Some(mut user) = self.users.get_mut(user) {
-            user.connections = user.connections.saturating_sub(1);
-        }
-        self.users.remove_if(user, |_, user| user.connections == 0);
+        decrement(&self.users, user);
         self.untold.note([Counted::User(user.clone())]);
     }
 
     /// Where a user's newest connection is.
     pub(crate) fn settle(&self, user: &UserId, at: Whereabouts) {
-        if let Some(mut user) = self.users.get_mut(user) {
-            user.whereabouts.push_back(at);
-        }
+        self.whereabouts.entry(user.clone()).or_default().push_back(at);
     }
 
     /// A user's connection is there no more.
     pub(crate) fn unsettle(&self, user: &UserId, at: Whereabouts) {
-        if let Some(mut user) = self.users.get_mut(user) {
-            user.whereabouts.retain(|other| *other != at);
+        if let Some(mut all) = self.whereabouts.get_mut(user) {
+            all.retain(|other| *other != at);
         }
+        self.whereabouts.remove_if(user, |_, all| all.is_empty());
     }
 
     /// Counts a connection of a client address in, unless there are `max` already.
@@ -142,7 +134,7 @@ impl Registry {
         let count = |counted: Counted| {
             let count = match &counted {
                 Counted::Channel(channel) => count(&self.channels, channel),
-                Counted::User(user) => self.users.get(user).map_or(0, |user| user.connections),
+                Counted::User(user) => count(&self.users, user),
                 Counted::Listener(channel, user) => count(&self.listeners, &(channel.clone(), user.clone())),
             };
             (counted, count)
@@ -153,7 +145,7 @@ impl Registry {
     /// All that is counted. What changes meanwhile is noted.
     pub(crate) fn everything(&self) -> Vec<(Counted, u32)> {
         let mut all = Vec::new();
-        all.extend(self.users.iter().map(|user| (Counted::User(user.key().clone()), user.connections)));
+        all.extend(self.users.iter().map(|user| (Counted::User(user.key().clone()), *user)));
         let channels = self.channels.iter().filter(|channel| !channel.key().is_internal());
         all.extend(channels.map(|channel| (Counted::Channel(channel.key().clone()), *channel)));
         all.extend(self.listeners.iter().map(|listener| {
@@ -166,6 +158,15 @@ impl Registry {
     /// What was taken got lost: everything has to be told anew.
     pub(crate) fn everything_has_changed(&self) {
         self.untold.everything();
+    }
+
+    /// Gives back the room of those who have left.
+    pub(crate) fn release(&self) {
+        release(&self.users);
+        release(&self.whereabouts);
+        release(&self.addresses);
+        release(&self.channels);
+        release(&self.listeners);
     }
 
     /// Of the broadcast it is only told how many follow it: it would list everybody.
@@ -184,7 +185,7 @@ impl Registry {
 
     /// Connections of a user on this edge.
     pub fn connections(&self, user: &UserId) -> usize {
-        self.users.get(user).map_or(0, |user| user.connections as usize)
+        count(&self.users, user) as usize
     }
 
     /// Connections on this edge that follow a channel.
@@ -199,7 +200,7 @@ impl Registry {
 
     /// Every user with connections on this edge, and how many.
     pub(crate) fn all_users(&self) -> Vec<(UserId, u32)> {
-        self.users.iter().map(|user| (user.key().clone(), user.connections)).collect()
+        self.users.iter().map(|user| (user.key().clone(), *user)).collect()
     }
 
     /// Channels and listeners of each namespace.
@@ -228,6 +229,12 @@ fn count<K: Hash + Eq>(counts: &DashMap<K, u32>, key: &K) -> u32 {
     counts.get(key).map_or(0, |count| *count)
 }
 
+fn release<K: Hash + Eq, V>(map: &DashMap<K, V>) {
+    if has_slack(map.capacity(), map.len()) {
+        map.shrink_to_fit();
+    }
+}
+
 fn decrement<K: Hash + Eq>(counts: &DashMap<K, u32>, key: &K) {
     if let Some(mut count) = counts.get_mut(key) {
         *count = count.saturating_sub(1);
@@ -243,7 +250,7 @@ mod tests {
     fn a_user_is_admitted_up_to_the_limit_and_again_when_one_left() {
         let registry = Registry::new(ByNamespace::everywhere(false));
         let user = UserId::parse("42").expect("valid");
-        let admit = || registry.admit(&user, 2, AtUserLimit::Reject);
+        let admit = || registry.admit(user.clone(), 2, AtUserLimit::Reject).1;
         assert_eq!([admit(), admit(), admit()], [Entry::Admitted, Entry::Admitted, Entry::Refused]);
         registry.dismiss(&user);
         assert_eq!(admit(), Entry::Admitted);
@@ -254,7 +261,7 @@ mod tests {
     fn the_oldest_goes_for_a_new_one_as_long_as_those_that_go_are_not_too_many() {
         let registry = Registry::new(ByNamespace::everywhere(false));
         let user = UserId::parse("42").expect("valid");
-        let admit = || registry.admit(&user, 2, AtUserLimit::ReplaceOldest);
+        let admit = || registry.admit(user.clone(), 2, AtUserLimit::ReplaceOldest).1;
         let at = |shard| Whereabouts { shard, ..Whereabouts::default() };
         for shard in 0..2 {
             assert_eq!(admit(), Entry::Admitted);
@@ -291,7 +298,7 @@ mod tests {
         let alice = UserId::parse("alice").expect("valid");
         let channels = ["room:1", "server:7", "broadcast", "$call:1"].map(|name| Channel::parse(name).expect("valid"));
         let [room, server, broadcast, _] = &channels;
-        registry.admit(&alice, 9, AtUserLimit::Reject);
+        registry.admit(alice.clone(), 9, AtUserLimit::Reject);
         registry.follow(Some(&alice), &channels);
         registry.follow(None, &channels[..1]);
         let sorted = |mut told: Vec<(Counted, u32)>| {
@@ -345,7 +352,7 @@ mod tests {
                     for n in 0..5_000 {
                         let user = UserId::parse(&format!("{thread}.{n}")).expect("valid");
                         let channels = [user.inbox(), shared.clone()];
-                        registry.admit(&user, 1, AtUserLimit::Reject);
+                        registry.admit(user.clone(), 1, AtUserLimit::Reject);
                         registry.follow(Some(&user), &channels);
                         if n % 100 > 0 {
                             registry.unfollow(Some(&user), &channels);

@@ -3,6 +3,7 @@
 //! They are checked here, once, and trusted everywhere else. What a caller *may* do with a channel is not decided
 //! here but by patterns (see `pattern`).
 
+use std::borrow::Borrow;
 use std::fmt;
 use std::sync::Arc;
 
@@ -120,6 +121,13 @@ impl Channel {
     /// Whether patterns must spell this channel's namespace out to match it: inboxes, the broadcast and `$…`.
     pub fn is_reserved(&self) -> bool {
         self.is_internal() || self.is_broadcast() || self.0.starts_with(INBOX_PREFIX)
+    }
+}
+
+/// Tables of channels are searched by name. A channel hashes and compares as its name does.
+impl Borrow<str> for Channel {
+    fn borrow(&self) -> &str {
+        &self.0
     }
 }
 

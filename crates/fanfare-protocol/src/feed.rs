@@ -11,7 +11,7 @@ use std::time::Duration;
 use indexmap::IndexMap;
 
 use crate::rules::{Rule, on, visited};
-use crate::{Answer, Channel, Epoch, Marker, Purge, Read, SharedEvent, WishBatch};
+use crate::{Answer, Channel, Epoch, Marker, Purge, Read, SharedEvent, WishBatch, has_slack};
 
 /// Shards of an edge at most: a set of them is one machine word.
 pub const SHARDS_MAX: usize = 64;
@@ -316,11 +316,17 @@ impl Feed {
             return;
         };
         self.last_cut = now;
+        if has_slack(self.subscriptions.capacity(), self.subscriptions.len()) {
+            self.subscriptions.shrink_to(2 * self.subscriptions.len());
+        }
         let named: std::collections::HashSet<&Channel> = marker.lasts.iter().map(|(channel, _)| channel).collect();
         for (index, (shard, ack)) in self.shards.iter_mut().zip(flight.acks).enumerate() {
             visited!("a cut is too old for a shard", if shard.need.is_some_and(|number| number > ack));
             shard.need.take_if(|number| *number <= ack);
             shard.asked.retain(|channel, number| *number > ack || !named.contains(channel));
+            if has_slack(shard.asked.capacity(), shard.asked.len()) {
+                shard.asked.shrink_to(2 * shard.asked.len());
+            }
             let cut = Cut { marker: marker.clone(), ack, connection };
             out.push(Action::Deliver(index, Delivery::Cut(cut)));
         }

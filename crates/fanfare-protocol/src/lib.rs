@@ -19,6 +19,7 @@ mod position;
 mod rules;
 #[cfg(test)]
 mod simulator;
+mod slack;
 pub mod sse;
 mod store;
 mod wishes;
@@ -43,5 +44,6 @@ pub use pattern::{DEFAULT_TYPE, Pattern, PatternError, TypePattern, TypePatternE
 pub use poll::{POLL_BYTES_MAX, POLL_EVENTS_MAX, Poll};
 pub use position::{Epoch, Point, Position};
 pub use rules::Rule;
+pub use slack::has_slack;
 pub use store::{Caller, Identity, Keep, Marker, Page, PageLimit, Published, Retention, Store};
 pub use wishes::{Answer, Query, Read, WishBatch, Wishes};

@@ -1,6 +1,7 @@
 //! Where an event stands: positions, the epochs in which they count, and both together.
 
 use std::fmt;
+use std::num::NonZeroU8;
 
 /// An event's place in its partition: a hybrid clock, `max(last + 1, now in µs)`. Totally ordered within a
 /// partition and epoch, and it tells when the event happened: µs since 1970, below 2^53 so that Redis's Lua, which
@@ -30,18 +31,18 @@ impl fmt::Display for Position {
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Epoch {
     bytes: [u8; 12],
-    len: u8,
+    /// Never 0, so that an `Option` of it takes no more room: every connection has some.
+    len: NonZeroU8,
 }
 
 impl Epoch {
     /// Takes an epoch's text, if it is one.
     pub fn parse(text: &str) -> Option<Self> {
         let valid = (6..=12).contains(&text.len()) && text.bytes().all(|b| b.is_ascii_alphanumeric());
-        valid.then(|| {
-            let mut bytes = [0; 12];
-            bytes[..text.len()].copy_from_slice(text.as_bytes());
-            Self { bytes, len: text.len() as u8 }
-        })
+        let len = NonZeroU8::new(text.len() as u8).filter(|_| valid)?;
+        let mut bytes = [0; 12];
+        bytes[..text.len()].copy_from_slice(text.as_bytes());
+        Some(Self { bytes, len })
     }
 
     /// Makes an epoch of random bits: eight letters and digits, of 2^41 different ones.
@@ -52,12 +53,12 @@ impl Epoch {
             *byte = DIGITS[(bits % 36) as usize];
             bits /= 36;
         }
-        Self { bytes, len: 8 }
+        Self { bytes, len: const { NonZeroU8::new(8).expect("eight") } }
     }
 
     /// The text.
     pub fn as_str(&self) -> &str {
-        std::str::from_utf8(&self.bytes[..usize::from(self.len)]).expect("an epoch is ASCII")
+        std::str::from_utf8(&self.bytes[..usize::from(self.len.get())]).expect("an epoch is ASCII")
     }
 }
 

@@ -121,9 +121,9 @@ impl Wishes {
     pub fn take(&mut self) -> WishBatch {
         WishBatch {
             number: self.number,
-            wanted: self.wanted.drain().collect(),
+            wanted: mem::take(&mut self.wanted).into_iter().collect(), // And its room, which a storm has made large.
             cut: mem::take(&mut self.cut),
-            cuts: self.cuts.drain().map(|(channel, ())| channel).collect(),
+            cuts: mem::take(&mut self.cuts).into_keys().collect(),
             reads: mem::take(&mut self.reads),
             distrust: self.distrust.take(),
         }

@@ -4,13 +4,13 @@
 //! next one, a message for what isn't subscribed, an error, silence: nothing of that is repaired here, since no
 //! protocol could (verdict 4 of `docs/protocol.md`). The feed opens a new link and finds what it missed.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashSet, VecDeque};
 use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use bytes::Buf as _;
-use fanfare_protocol::{BATCH_MAX, Channel, Confirmation, Message, decode_message};
+use fanfare_protocol::{BATCH_MAX, Channel, Confirmation, Message, decode_message, has_slack};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::Notify;
@@ -127,7 +127,7 @@ impl Outbox {
 pub(crate) async fn run(wire: Wire, outbox: Arc<Outbox>, arrivals: Arc<Arrivals>) -> RedisError {
     let Wire { stream, buffer, reader, .. } = wire;
     let (read, write) = stream.into_split();
-    let listener = Listener { outbox: &outbox, subscribed: HashMap::new(), heard: Vec::new() };
+    let listener = Listener { outbox: &outbox, subscribed: HashSet::new(), heard: Vec::new() };
     tokio::select! {
         reason = listener.listen(read, buffer, reader, &arrivals) => reason,
         reason = talk(write, &outbox) => reason,
@@ -163,8 +163,8 @@ async fn talk(mut socket: OwnedWriteHalf, outbox: &Outbox) -> RedisError {
 
 struct Listener<'a> {
     outbox: &'a Outbox,
-    /// What is subscribed, by its Pub/Sub name after the common beginning.
-    subscribed: HashMap<Box<[u8]>, Channel>,
+    /// What is subscribed. A channel's name is what its Pub/Sub name has after the common beginning.
+    subscribed: HashSet<Channel>,
     heard: Vec<LinkEvent>,
 }
 
@@ -230,7 +230,8 @@ impl Listener<'_> {
 
     fn message(&mut self, name: &[u8], payload: &[u8]) -> Result<(), RedisError> {
         if let Some(rest) = name.strip_prefix(self.outbox.names.as_bytes()) {
-            let channel = self.subscribed.get(rest).ok_or_else(|| unexpected("a message for nobody", name))?;
+            let channel = str::from_utf8(rest).ok().and_then(|rest| self.subscribed.get(rest));
+            let channel = channel.ok_or_else(|| unexpected("a message for nobody", name))?;
             let decoded = decode_message(channel.clone(), payload);
             let (epoch, message) =
                 decoded.map_err(|error| RedisError::Unexpected(format!("a message that is no event ({error})")))?;
@@ -262,11 +263,15 @@ impl Listener<'_> {
             }
             Some(Expected::Channel(channel, asked)) if asked == what => {
                 let rest = name.strip_prefix(self.outbox.names.as_bytes());
-                let rest = rest.filter(|rest| *rest == channel.as_str().as_bytes());
-                let rest = rest.ok_or_else(|| unexpected("a confirmation out of turn", name))?;
-                match what {
-                    Confirmation::Subscribed => drop(self.subscribed.insert(rest.into(), channel.clone())),
-                    Confirmation::Unsubscribed => drop(self.subscribed.remove(rest)),
+                if rest != Some(channel.as_str().as_bytes()) {
+                    return Err(unexpected("a confirmation out of turn", name));
+                }
+                _ = match what {
+                    Confirmation::Subscribed => self.subscribed.insert(channel.clone()),
+                    Confirmation::Unsubscribed => self.subscribed.remove(&channel),
+                };
+                if has_slack(self.subscribed.capacity(), self.subscribed.len()) {
+                    self.subscribed.shrink_to(2 * self.subscribed.len());
                 }
                 self.heard.push(LinkEvent::Confirmed(channel, what));
                 Ok(())

@@ -295,7 +295,7 @@ impl Outlet for Inbox {
         self.missed = true;
     }
 
-    fn subscribed(&mut self, _: u32, _: Id<'_>) {}
+    fn subscribed(&mut self, _: u32, _: &[Channel], _: Id<'_>) {}
 
     fn is_idle(&self, _: u32) -> bool {
         true

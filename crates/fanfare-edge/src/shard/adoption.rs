@@ -6,9 +6,10 @@ use bytes::Bytes;
 use fanfare_protocol::sse::{Framing, Naming};
 use fanfare_protocol::{ConnectionKey, Start};
 
-use super::{CallStream, Connection, Heartbeat, Hello, Lease, Phase, Polled, Shard, Style, Visit, Whereabouts, Wire};
+use super::{CallStream, Connection, Hello, Lease, Phase, Polled, Shard, Style, Visit, Whereabouts, Wire};
 use crate::admission::Admission;
 use crate::close::CloseReason;
+use crate::request_id::RequestId;
 
 /// A connection that has been let in.
 #[derive(Debug)]
@@ -54,7 +55,6 @@ impl Shard {
         let Some(visit) = self.take_in(wire, style, admission) else { return };
         let connection = &mut self.sockets.connections[visit.key as usize];
         let channels = hello.channels.clone();
-        connection.channels = channels.clone();
         connection.lease = lease;
         connection.call = call;
         let head = match opening {
@@ -83,9 +83,7 @@ impl Shard {
     /// A stream that is refused stays open until its client may come back.
     pub(super) fn hold(&mut self, holding: Holding) {
         let Holding { wire, first, framing, admission, pause } = holding;
-        let (naming, heartbeat) = (Naming::Named, Heartbeat::Comment);
-        let (types, request_id) = (Box::default(), Box::default());
-        let style = Style { framing, naming, heartbeat, types, request_id };
+        let style = Style::new(framing, Naming::Named, RequestId::new(b""));
         let Some(visit) = self.take_in(wire, style, admission) else { return };
         self.sockets.connections[visit.key as usize].phase = Phase::Held(Instant::now() + pause);
         self.sockets.send(visit.key, &first);

@@ -10,7 +10,10 @@ const SLICES_MAX: usize = 64;
 
 /// Frames that a socket hasn't taken yet, in order; the first may be taken in part. Empty, it owns no memory.
 #[derive(Debug, Default)]
-pub(super) struct Backlog {
+pub(super) struct Backlog(Option<Box<Waiting>>);
+
+#[derive(Debug, Default)]
+struct Waiting {
     frames: VecDeque<Frame>,
     bytes: usize,
 }
@@ -24,33 +27,40 @@ struct Frame {
 
 impl Backlog {
     pub(super) fn is_empty(&self) -> bool {
-        self.frames.is_empty()
+        self.0.is_none()
     }
 
     /// Bytes that wait.
     pub(super) fn bytes(&self) -> usize {
-        self.bytes
+        self.0.as_ref().map_or(0, |waiting| waiting.bytes)
     }
 
     /// Bytes that wait besides the frame being written.
     pub(super) fn bytes_behind(&self) -> usize {
-        self.bytes - self.frames.front().map_or(0, |first| first.bytes.len())
+        self.bytes() - self.first().map_or(0, Bytes::len)
     }
 
     /// Appends bytes with so many events in them.
     pub(super) fn push(&mut self, bytes: Bytes, events: usize) {
         if !bytes.is_empty() {
-            self.bytes += bytes.len();
-            self.frames.push_back(Frame { bytes, events });
+            let waiting = self.0.get_or_insert_default();
+            waiting.bytes += bytes.len();
+            waiting.frames.push_back(Frame { bytes, events });
         }
     }
 
     /// Drops the frames that haven't begun to go out. Answers how many events were in them.
     pub(super) fn drop_unbegun(&mut self, first_has_begun: bool) -> usize {
-        let kept = usize::from(first_has_begun).min(self.frames.len());
-        let dropped = self.frames.drain(kept..).map(|frame| frame.events).sum();
-        self.bytes = self.frames.iter().map(|frame| frame.bytes.len()).sum();
-        dropped
+        let Some(waiting) = self.0.take() else { return 0 };
+        let mut frames = waiting.frames.into_iter();
+        for begun in frames.by_ref().take(usize::from(first_has_begun)) {
+            self.push(begun.bytes, begun.events);
+        }
+        frames.map(|frame| frame.events).sum()
+    }
+
+    fn first(&self) -> Option<&Bytes> {
+        self.0.as_ref()?.frames.front().map(|first| &first.bytes)
     }
 
     /// Writes until it is empty or the socket takes no more. Answers how many bytes went.
@@ -59,10 +69,10 @@ impl Backlog {
     /// The connection is broken.
     pub(super) fn flush(&mut self, socket: &mut impl Write) -> io::Result<usize> {
         let mut total = 0;
-        while !self.frames.is_empty() {
+        while let Some(waiting) = &self.0 {
             let mut slices = [IoSlice::new(&[]); SLICES_MAX];
             let mut count = 0;
-            for (slice, frame) in slices.iter_mut().zip(&self.frames) {
+            for (slice, frame) in slices.iter_mut().zip(&waiting.frames) {
                 *slice = IoSlice::new(&frame.bytes);
                 count += 1;
             }
@@ -77,7 +87,6 @@ impl Backlog {
                 Err(error) => return Err(error),
             }
         }
-        self.frames = VecDeque::new();
         Ok(total)
     }
 
@@ -87,28 +96,29 @@ impl Backlog {
     /// Those of `take`.
     pub(super) fn hand_over<E>(&mut self, mut take: impl FnMut(&Bytes) -> Result<bool, E>) -> Result<usize, E> {
         let mut total = 0;
-        while let Some(first) = self.frames.front() {
-            if !take(&first.bytes)? {
+        while let Some(first) = self.first() {
+            if !take(first)? {
                 return Ok(total);
             }
-            let taken = first.bytes.len();
+            let taken = first.len();
             total += taken;
             self.advance(taken);
         }
-        self.frames = VecDeque::new();
         Ok(total)
     }
 
     fn advance(&mut self, mut written: usize) {
-        self.bytes -= written;
-        while let Some(first) = self.frames.front_mut() {
+        let Some(waiting) = &mut self.0 else { return };
+        waiting.bytes -= written;
+        while let Some(first) = waiting.frames.front_mut() {
             if written < first.bytes.len() {
                 first.bytes.advance(written);
                 return;
             }
             written -= first.bytes.len();
-            self.frames.pop_front();
+            waiting.frames.pop_front();
         }
+        self.0 = None; // All of it is out.
     }
 }
 

@@ -1,18 +1,20 @@
 //! One open stream: its wire, how its frames are shaped, and what waits for it.
 
 use std::io;
+use std::num::NonZeroU64;
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use fanfare_protocol::sse::{Framing, Naming};
-use fanfare_protocol::{Channel, Point, TypePattern};
+use fanfare_protocol::{Channel, Position, TypePattern};
 
 use super::backlog::Backlog;
 use super::call::CallStream;
 use super::polled::Polled;
 use super::wire::Wire;
 use crate::admission::Admission;
+use crate::request_id::RequestId;
 
 /// How long before the end of a token the stream says so; of a shorter one, in the middle of what was left.
 const WARNING: Duration = Duration::from_secs(60);
@@ -40,54 +42,98 @@ pub(crate) struct OwnBeat {
 pub(crate) struct Style {
     pub(crate) framing: Framing,
     pub(crate) naming: Naming,
-    pub(crate) heartbeat: Heartbeat,
-    /// Event types that it wants; none: all.
-    pub(crate) types: Box<[TypePattern]>,
     /// Its request's, for the log.
-    pub(crate) request_id: Box<str>,
+    pub(crate) request_id: RequestId,
+    /// None: what most have, all types and comments.
+    special: Option<Box<Special>>,
+}
+
+/// What few ask for.
+#[derive(Debug)]
+struct Special {
+    heartbeat: Heartbeat,
+    /// Event types that it wants; none: all.
+    types: Box<[TypePattern]>,
 }
 
 impl Style {
+    /// One of all event types, with comments for heartbeats.
+    pub(crate) fn new(framing: Framing, naming: Naming, request_id: RequestId) -> Self {
+        Self { framing, naming, request_id, special: None }
+    }
+
+    /// The same with other heartbeats, and of these types; none: of all.
+    pub(crate) fn with(self, heartbeat: Heartbeat, types: Vec<TypePattern>) -> Self {
+        let is_special = heartbeat != Heartbeat::Comment || !types.is_empty();
+        Self { special: is_special.then(|| Box::new(Special { heartbeat, types: types.into() })), ..self }
+    }
+
+    pub(super) fn heartbeat(&self) -> &Heartbeat {
+        self.special.as_ref().map_or(&Heartbeat::Comment, |special| &special.heartbeat)
+    }
+
     pub(crate) fn wants(&self, event_type: &str) -> bool {
-        self.types.is_empty() || self.types.iter().any(|pattern| pattern.matches(event_type))
+        let types = self.special.as_ref().map_or(&[][..], |special| &special.types);
+        types.is_empty() || types.iter().any(|pattern| pattern.matches(event_type))
     }
 }
 
 /// What a connection's token says of time.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Lease {
-    issued_at: Option<SystemTime>,
-    expires_at: Option<SystemTime>,
-    /// When the stream is told that the end is near; None once it was.
-    warns_at: Option<SystemTime>,
+    issued_at: Option<Millis>,
+    expires_at: Option<Millis>,
+    /// How many milliseconds before the end the stream is told that it is near; 0 once it was.
+    warning: u16,
+}
+
+/// Milliseconds since 1970: tokens say no more, and every connection has two of them.
+#[derive(Clone, Copy, Debug)]
+struct Millis(NonZeroU64);
+
+impl Millis {
+    fn of(time: SystemTime) -> Self {
+        let millis = time.duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+        Self(NonZeroU64::new(u64::try_from(millis).unwrap_or(u64::MAX)).unwrap_or(NonZeroU64::MIN))
+    }
+
+    fn time(self) -> SystemTime {
+        UNIX_EPOCH + Duration::from_millis(self.0.get())
+    }
 }
 
 impl Lease {
     /// One that begins now.
     pub(crate) fn new(issued_at: Option<SystemTime>, expires_at: Option<SystemTime>) -> Self {
-        let now = SystemTime::now();
-        let warns_at = expires_at.map(|end| end - WARNING.min(end.duration_since(now).unwrap_or_default() / 2));
-        Self { issued_at, expires_at, warns_at }
+        let lease = Self { issued_at: issued_at.map(Millis::of), expires_at: expires_at.map(Millis::of), warning: 0 };
+        let left = lease.left(SystemTime::now()).unwrap_or_default();
+        Self { warning: WARNING.min(left / 2).as_millis() as u16, ..lease }
     }
 
     pub(super) fn issued_at(&self) -> Option<SystemTime> {
-        self.issued_at
+        self.issued_at.map(Millis::time)
     }
 
     /// What is left of it, if it has an end.
     pub(super) fn left(&self, now: SystemTime) -> Option<Duration> {
-        self.expires_at.map(|end| end.duration_since(now).unwrap_or_default())
+        self.expires_at.map(|end| end.time().duration_since(now).unwrap_or_default())
     }
 
     /// In what time the stream is to be told that the end is near, if that is still to come.
     pub(super) fn warns_in(&self, now: SystemTime) -> Option<Duration> {
-        self.warns_at?.duration_since(now).ok()
+        self.warns_at()?.duration_since(now).ok()
     }
 
     /// What is left, once, when it is time to say so.
     pub(super) fn take_warning(&mut self, now: SystemTime) -> Option<Duration> {
-        self.warns_at.take_if(|at| *at <= now)?;
+        self.warns_at().filter(|at| *at <= now)?;
+        self.warning = 0;
         self.left(now)
+    }
+
+    fn warns_at(&self) -> Option<SystemTime> {
+        let warning = (self.warning > 0).then(|| Duration::from_millis(self.warning.into()));
+        self.expires_at.zip(warning).map(|(end, warning)| end.time() - warning)
     }
 }
 
@@ -119,9 +165,8 @@ pub(super) struct Connection {
     pub(super) style: Style,
     pub(super) lease: Lease,
     /// Whoever knows it may change the connection: see `client_id`.
-    pub(super) secret: u128,
+    pub(super) secret: Secret,
     pub(super) admission: Admission,
-    pub(super) channels: Box<[Channel]>,
     /// Until `connected` has gone out.
     pub(super) hello: Option<Box<Hello>>,
     /// The call that it answers. None: it answers none, or has said how that ended.
@@ -139,11 +184,22 @@ pub(super) struct Connection {
     pub(super) sent_at: u32,
     /// Tick of the wheel when the last event was sent, or when it came. Of a poll, when its answer got the first.
     pub(super) event_at: u32,
-    /// The last id sent, as far as a heartbeat would repeat it: of the first partition.
-    pub(super) last_point: Option<Point>,
+    /// Where the last id stood, as far as a heartbeat would repeat it. The epoch needn't be kept: whoever was there when
+    /// it changed was told a gap, with an id.
+    pub(super) last_pos: Position,
     pub(super) opened: Instant,
     pub(super) events: u64,
     pub(super) bytes: u64,
+}
+
+/// 128 random bits that need no alignment.
+#[derive(Debug)]
+pub(super) struct Secret([u8; 16]);
+
+impl Secret {
+    pub(super) fn bits(&self) -> u128 {
+        u128::from_ne_bytes(self.0)
+    }
 }
 
 /// What a write came to.
@@ -166,9 +222,8 @@ impl Connection {
             phase: Phase::Open,
             style,
             lease: Lease::default(),
-            secret: crate::random_secret(),
+            secret: Secret(crate::random_secret().to_ne_bytes()),
             admission,
-            channels: Box::default(),
             hello: None,
             call: None,
             polled: None,
@@ -178,7 +233,7 @@ impl Connection {
             visit_at: now,
             sent_at: now,
             event_at: now,
-            last_point: None,
+            last_pos: Position::default(),
             opened: Instant::now(),
             events: 0,
             bytes: 0,
@@ -239,4 +294,28 @@ impl Connection {
 
 fn joined(head: &[u8], rest: &Bytes) -> Bytes {
     if head.is_empty() { rest.clone() } else { [head, rest].concat().into() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::wheel::Visit;
+    use super::*;
+
+    /// Whatever grows here grows for every connection. The sums are in `docs/performance.md`: change both.
+    #[test]
+    fn what_every_connection_pays_for_stays_within_its_budget() {
+        let of_debug_builds = if cfg!(debug_assertions) { 16 } else { 0 }; // mio's.
+        let budget = [
+            ("a connection", size_of::<Connection>(), 256 + of_debug_builds),
+            ("its wire", size_of::<Wire>(), 16 + of_debug_builds),
+            ("its style", size_of::<Style>(), 40),
+            ("its lease", size_of::<Lease>(), 24),
+            ("its place", size_of::<Admission>(), 40),
+            ("its backlog while nothing waits", size_of::<Backlog>(), 8),
+            ("its next visit", size_of::<Visit>(), 8),
+        ];
+        for (what, bytes, bytes_max) in budget {
+            assert!(bytes <= bytes_max, "{what} takes {bytes} bytes, and {bytes_max} are in the budget");
+        }
+    }
 }

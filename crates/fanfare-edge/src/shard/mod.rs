@@ -26,7 +26,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant, SystemTime};
 
 use fanfare_backbone::NodeId;
-use fanfare_protocol::{ConnectionKey, Delivery, Machine, Partition, UserId, Wishes};
+use fanfare_protocol::{ConnectionKey, Delivery, Machine, Partition, UserId, Wishes, has_slack};
 use mio::{Events, Poll};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -287,6 +287,9 @@ impl Shard {
         if self.lingered.elapsed() >= LINGER {
             self.lingered = Instant::now();
             self.machine.tick();
+            if has_slack(self.sockets.connections.capacity(), self.sockets.connections.len()) {
+                self.sockets.connections.shrink_to_fit();
+            }
         }
         self.drain_on();
     }
@@ -347,7 +350,7 @@ impl Shard {
         let connection = &self.sockets.connections[key as usize];
         let joining = connection.hello.is_some();
         let id = if joining { None } else { self.machine.id(key) };
-        match &connection.style.heartbeat {
+        match connection.style.heartbeat() {
             Heartbeat::Event if !joining => {
                 self.sockets.beat(key, id);
                 return interval;
@@ -447,13 +450,13 @@ impl Shard {
         }
         connection.phase = Phase::CutOff;
         let answer = connection.polled.as_mut().map(|p| p.response(reason, self.machine.id(key), retry_pause(reason)));
+        self.registry.unfollow(connection.admission.user(), &self.machine.channels(key));
         self.machine.leave(key);
-        self.registry.unfollow(connection.admission.user(), &connection.channels);
         connection.admission.unsettle(Whereabouts { shard: self.index, visit });
         self.metrics.closed(reason);
         tracing::info!(
             target: ACCESS_LOG,
-            request_id = &*connection.style.request_id,
+            request_id = %connection.style.request_id,
             reason = reason.as_str(),
             seconds = connection.age().as_secs_f64(),
             events = connection.events,

@@ -17,19 +17,19 @@ impl Shard {
     pub(super) fn patch(&mut self, order: Order) -> Outcome {
         let Order { client, user, subscribe, unsubscribe, renewal } = order;
         let Some(connection) = self.sockets.connections.get_mut(client.key as usize) else { return Outcome::NotFound };
-        if connection.secret != client.secret || connection.phase != Phase::Open {
+        if connection.secret.bits() != client.secret || connection.phase != Phase::Open {
             return Outcome::NotFound;
         }
         if connection.admission.user() != user.as_ref() {
             return Outcome::OtherUser;
         }
-        let before = &connection.channels;
+        let before = &self.machine.channels(client.key);
         let unsubscribe: HashSet<_> = unsubscribe.into_iter().collect();
         // No token opens the channel of a call, which is this connection's alone.
         let opens = |channel: &Channel| {
             channel.is_internal() || renewal.as_ref().is_none_or(|renewal| renewal.reach.opens(channel))
         };
-        let kept = before.iter().filter(|channel| !unsubscribe.contains(channel) && opens(channel)).cloned();
+        let kept = before.iter().filter(|channel| !unsubscribe.contains(*channel) && opens(channel)).cloned();
         let mut known = HashSet::new();
         let now: Vec<_> = kept.chain(subscribe).filter(|channel| known.insert(channel.clone())).collect();
         if now.is_empty() {
@@ -48,7 +48,6 @@ impl Shard {
             unsubscribe: changes::missing(before, &now).collect(),
             changes: changed,
         };
-        connection.channels = now.clone().into();
         if let Some(renewal) = renewal {
             connection.lease = Lease::new(renewal.issued_at, renewal.expires_at);
             let visit = Visit { key: client.key, generation: connection.generation };

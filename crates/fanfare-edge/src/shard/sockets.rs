@@ -10,8 +10,8 @@ use bytes::Bytes;
 use fanfare_backbone::NodeId;
 use fanfare_protocol::sse::{self, IdText, Naming};
 use fanfare_protocol::{
-    Channel, ConnectionKey, DEFAULT_TYPE, Epoch, EventType, Gap, GapReason, Id, Outlet, Partition, Point, Replayed,
-    SharedEvent,
+    Channel, ConnectionKey, DEFAULT_TYPE, Epoch, EventType, Gap, GapReason, Id, Outlet, Partition, Point, Position,
+    Replayed, SharedEvent,
 };
 use mio::Registry;
 use serde::Serialize;
@@ -110,8 +110,9 @@ impl Sockets {
     pub(super) fn comment(&mut self, to: ConnectionKey, id: Option<Id<'_>>) {
         let Some(connection) = self.connections.get_mut(to as usize) else { return };
         let point = id.and_then(|id| id.shared());
-        let moved = point.is_none() || point != connection.last_point;
-        connection.last_point = point;
+        let pos = point.map_or(Position::default(), |point| point.pos);
+        let moved = point.is_none() || pos != connection.last_pos;
+        connection.last_pos = pos;
         let framing = connection.style.framing;
         self.write_cursor(id.filter(|_| moved));
         let frame = sse::heartbeat(IdText::new(&self.cursor).ok(), framing);
@@ -287,7 +288,7 @@ impl Sockets {
         let written = connection.send(head, &rest, events.len());
         let last = Point { epoch, pos: events[events.len() - 1].pos };
         if let Some(point) = before.at(last).shared() {
-            connection.last_point = Some(point);
+            connection.last_pos = point.pos;
         }
         connection.events += events.len() as u64;
         connection.event_at = self.wheel.now();
@@ -310,7 +311,7 @@ impl Outlet for Sockets {
         let Some(hello) = connection.hello.take() else { return };
         let user = connection.admission.user().cloned();
         let (node, shard) = self.place;
-        let client_id = ClientId { node, shard, key: to, secret: connection.secret }.encode();
+        let client_id = ClientId { node, shard, key: to, secret: connection.secret.bits() }.encode();
         let data = Connected {
             client_id: &client_id,
             user_id: user.as_ref().map(|user| user.as_str()),
@@ -393,13 +394,12 @@ impl Outlet for Sockets {
         self.own_frame(to, "gap", &data, Some(id));
     }
 
-    fn subscribed(&mut self, to: ConnectionKey, id: Id<'_>) {
+    fn subscribed(&mut self, to: ConnectionKey, channels: &[Channel], id: Id<'_>) {
         let connection = &self.connections[to as usize];
         if connection.phase != Phase::Open || connection.polled.is_some() {
             return;
         }
-        let channels = connection.channels.clone();
-        self.own_frame(to, "subscribed", &Subscribed { channels: names(&channels) }, Some(id));
+        self.own_frame(to, "subscribed", &Subscribed { channels: names(channels) }, Some(id));
     }
 
     fn is_idle(&self, to: ConnectionKey) -> bool {

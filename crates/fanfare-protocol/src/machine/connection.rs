@@ -39,7 +39,8 @@ pub(super) struct Follow {
     pub(super) partition: Partition,
     /// The connection's own cursor. None while it is fresh and not cut yet.
     pub(super) point: Option<Point>,
-    pub(super) seats: SmallVec<[Seat; 2]>,
+    /// Room for an inbox, the broadcast and one channel more.
+    pub(super) seats: SmallVec<[Seat; 3]>,
     /// None once it is live.
     pub(super) join: Option<Box<Join>>,
 }

@@ -12,18 +12,17 @@ mod channel;
 mod connection;
 mod fanout;
 mod join;
+mod memory;
 mod patch;
 mod resync;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use slab::Slab;
-
 use crate::feed::{Cut, Delivery};
 use crate::rules::{Rule, on, visited};
 use crate::{Answer, Channel, Epoch, Last, Partition, Partitions, Position, Purge, SharedEvent, Wishes};
-use channel::{ChannelState, Tail};
+use channel::{ChannelState, Channels, Tail};
 pub use connection::Id;
 use connection::{Connection, Follow, Seat};
 use fanout::Fanout;
@@ -48,8 +47,8 @@ pub trait Outlet {
     fn finished(&mut self, _: Partition, _: &SharedEvent) {}
     /// Events are gone for good, or may be.
     fn gap(&mut self, to: ConnectionKey, gap: &Gap, id: Id<'_>);
-    /// What the connection follows has changed.
-    fn subscribed(&mut self, to: ConnectionKey, id: Id<'_>);
+    /// What the connection follows has changed, and is this now.
+    fn subscribed(&mut self, to: ConnectionKey, channels: &[Channel], id: Id<'_>);
     /// Whether the connection has nothing waiting, so that replay can go on. If not, [`Machine::resume`] is to be
     /// called when it has.
     fn is_idle(&self, to: ConnectionKey) -> bool;
@@ -170,8 +169,7 @@ struct Part {
     connection: Option<u64>,
     hold: VecDeque<Delivery>,
     hold_bytes: usize,
-    index: HashMap<Channel, u32>,
-    channels: Slab<ChannelState>,
+    channels: Channels,
     /// Joins without a cut.
     waiting: BTreeSet<ConnectionKey>,
     /// Joins with a cut, by tag.
@@ -209,8 +207,7 @@ impl Machine {
             connection: None,
             hold: VecDeque::new(),
             hold_bytes: 0,
-            index: HashMap::new(),
-            channels: Slab::new(),
+            channels: Channels::default(),
             waiting: BTreeSet::new(),
             attempts: HashMap::new(),
             reading: 0,
@@ -309,11 +306,11 @@ impl Machine {
             for index in gone {
                 visited!("a channel has lingered out");
                 part.lingering.remove(&index);
-                let state = part.channels.remove(index as usize);
-                part.index.remove(&state.name);
+                let state = part.channels.remove(index);
                 part.wishes().unwant(state.name);
             }
         }
+        self.release();
     }
 
     /// An event in a live stream.
@@ -332,7 +329,7 @@ impl Machine {
         let head = &mut self.heads[usize::from(partition)];
         head.seen = head.seen.max(purge.pos);
         let part = &mut self.parts[usize::from(partition)];
-        let Some(&index) = part.index.get(&purge.channel) else { return };
+        let Some(index) = part.channels.find(&purge.channel) else { return };
         let state = &mut part.channels[index as usize];
         if state.synced {
             visited!("a followed channel is purged");
@@ -358,7 +355,7 @@ impl Machine {
             return false;
         }
         let part = &self.parts[usize::from(partition)];
-        if let Some(&index) = part.index.get(channel) {
+        if let Some(index) = part.channels.find(channel) {
             let state = &part.channels[index as usize];
             let missed = state.last.exact && prev.exact && prev.pos != state.last.pos;
             if state.synced && missed && on(Rule::BackstopPrev) {
@@ -379,7 +376,7 @@ impl Machine {
         let head = &mut heads[usize::from(partition)];
         head.seen = head.seen.max(event.pos);
         let part = &mut parts[usize::from(partition)];
-        let Some(&index) = part.index.get(&event.channel) else { return };
+        let Some(index) = part.channels.find(&event.channel) else { return };
         let state = &mut part.channels[index as usize];
         if !state.synced {
             visited!("an event of a channel that is not synced");
@@ -402,7 +399,7 @@ impl Machine {
         let marker = &cut.marker;
         let mut missed = Vec::new();
         for (channel, last) in &marker.lasts {
-            if let (Some(&index), Some(last)) = (part.index.get(channel), *last) {
+            if let (Some(index), Some(last)) = (part.channels.find(channel), *last) {
                 let state = &part.channels[index as usize];
                 if state.synced && (last > state.last.pos || (state.last.exact && last != state.last.pos)) {
                     missed.push(index);
@@ -415,7 +412,7 @@ impl Machine {
         let head = &mut self.heads[usize::from(partition)];
         head.seen = head.seen.max(marker.last);
         for (channel, last) in &marker.lasts {
-            let Some(&index) = part.index.get(channel) else { continue };
+            let Some(index) = part.channels.find(channel) else { continue };
             let state = &mut part.channels[index as usize];
             visited!("a cut is too old for a channel", if !state.synced && state.want_no > cut.ack);
             if !state.synced && (state.want_no <= cut.ack || !on(Rule::CutAck)) {
@@ -536,16 +533,14 @@ impl Part {
 
     /// The channel's number; wished for if it wasn't.
     fn channel(&mut self, name: &Channel) -> u32 {
-        if let Some(&index) = self.index.get(name) {
+        if let Some(index) = self.channels.find(name) {
             visited!("a lingering channel is followed again", if self.lingering.contains(&index));
             self.lingering.remove(&index);
             self.channels[index as usize].lingering = 0;
             return index;
         }
         let want_no = self.wishes().want(name.clone());
-        let index = self.channels.insert(ChannelState::new(name.clone(), want_no)) as u32;
-        self.index.insert(name.clone(), index);
-        index
+        self.channels.insert(ChannelState::new(name.clone(), want_no))
     }
 
     fn linger(&mut self, channel: u32) {

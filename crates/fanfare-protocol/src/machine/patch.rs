@@ -53,6 +53,21 @@ impl Machine {
         self.answer_patch(key, outlet);
     }
 
+    /// What a connection follows, and after that what it waits for: with one partition in the order in which it was
+    /// named. Nobody else needs to keep it.
+    pub fn channels(&self, key: ConnectionKey) -> Vec<Channel> {
+        let Some(connection) = self.connections.get(key as usize).and_then(Option::as_deref) else { return Vec::new() };
+        let seats = connection.follows.iter().flat_map(|follow| {
+            let part = &self.parts[usize::from(follow.partition)];
+            follow.seats.iter().map(|seat| part.channels[seat.channel as usize].name.clone())
+        });
+        let adding = self.parts.iter().filter(|_| connection.adding > 0).flat_map(|part| {
+            let adding = part.adding.iter().filter(|adding| adding.key == key);
+            adding.map(|adding| part.channels[adding.channel as usize].name.clone())
+        });
+        seats.chain(adding).collect()
+    }
+
     /// What has changed since a connection's URL was opened, in the cursor's spelling. Empty where nothing has.
     pub fn changes(&self, key: ConnectionKey) -> &str {
         let connection = self.connections.get(key as usize).and_then(Option::as_deref);
@@ -125,14 +140,15 @@ impl Machine {
         let connection = self.connections[key as usize].as_deref().expect("who patches is a connection");
         if connection.adding == 0 && connection.connected {
             let first = connection.follows[0].partition;
-            outlet.subscribed(key, Id::new(self.partitions, first, connection, &self.heads));
+            let id = Id::new(self.partitions, first, connection, &self.heads);
+            outlet.subscribed(key, &self.channels(key), id);
         }
     }
 
     fn unsubscribe(&mut self, key: ConnectionKey, channel: &Channel) {
         let partition = self.partitions.of(channel);
         let part = &mut self.parts[usize::from(partition)];
-        let Some(&index) = part.index.get(channel) else { return };
+        let Some(index) = part.channels.find(channel) else { return };
         let connection = self.connections[key as usize].as_deref_mut().expect("who patches is a connection");
         if let Some(at) = part.adding.iter().position(|adding| adding.key == key && adding.channel == index) {
             visited!("a channel is left before it has begun");
@@ -144,7 +160,7 @@ impl Machine {
         }
         let Some(follow) = connection.follow(partition) else { return };
         let Some(at) = follow.seats.iter().position(|seat| seat.channel == index) else { return };
-        let seat = follow.seats.swap_remove(at);
+        let seat = follow.seats.remove(at);
         let replaying = follow.join.as_deref().is_some_and(|join| join.attempt.is_some());
         self.unseat(partition, seat);
         if replaying {

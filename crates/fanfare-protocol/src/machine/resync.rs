@@ -155,7 +155,7 @@ impl Machine {
         head.seen = start;
         for (channel, from, end) in mem::take(&mut resync.gaps) {
             let part = &mut self.parts[usize::from(partition)];
-            let Some(&index) = part.index.get(&channel) else { continue };
+            let Some(index) = part.channels.find(&channel) else { continue };
             let state = &mut part.channels[index as usize];
             if state.synced {
                 visited!("a resync finds a gap");
@@ -174,7 +174,7 @@ impl Machine {
         head.seen = head.seen.max(marker.last);
         let part = &mut self.parts[usize::from(partition)];
         for (channel, newest) in &resync.newest {
-            let Some(&index) = part.index.get(channel) else { continue };
+            let Some(index) = part.channels.find(channel) else { continue };
             let state = &mut part.channels[index as usize];
             if state.synced && on(Rule::ResyncLast) {
                 state.last = resync.last(channel, *newest, state.last);

@@ -165,7 +165,7 @@ impl Outlet for Backlogs<'_> {
         self.frame(to, Kind::Gap(gap.clone()), text(id, None));
     }
 
-    fn subscribed(&mut self, to: ConnectionKey, id: Id<'_>) {
+    fn subscribed(&mut self, to: ConnectionKey, _: &[Channel], id: Id<'_>) {
         let conn = &self.conns[self.keys[to as usize].expect("a connection")];
         let (channels, patches) = (conn.set.clone(), conn.patches);
         // Without the rule, all that a PATCH gets is its HTTP answer.
@@ -447,7 +447,7 @@ impl World {
         let PatchRequest { mut subscribe, mut unsubscribe } = self.patches[patch].clone();
         subscribe.retain(|channel| set.insert(channel.clone()));
         unsubscribe.retain(|channel| set.len() > 1 && set.remove(channel));
-        let minus = url.iter().filter(|channel| !set.contains(channel));
+        let minus = url.iter().filter(|channel| !set.contains(*channel));
         let plus = set.iter().filter(|channel| !url.contains(channel));
         let minus = minus.map(|channel| (Change::Unsubscribe, channel.clone()));
         let changes: Vec<_> = minus.chain(plus.map(|channel| (Change::Subscribe, channel.clone()))).collect();

@@ -60,7 +60,7 @@ impl Outlet for Sent {
         self.lines.push(format!("gap {} from {} to {}", gap.reason.as_str(), gap.from, gap.to));
     }
 
-    fn subscribed(&mut self, _: u32, _: Id<'_>) {
+    fn subscribed(&mut self, _: u32, _: &[Channel], _: Id<'_>) {
         self.lines.push("subscribed".to_owned());
     }
 
@@ -398,7 +398,7 @@ impl Outlet for Answering {
         }
     }
 
-    fn subscribed(&mut self, _: u32, _: Id<'_>) {}
+    fn subscribed(&mut self, _: u32, _: &[Channel], _: Id<'_>) {}
 
     fn is_idle(&self, _: u32) -> bool {
         !self.0.is_full()
@@ -457,7 +457,7 @@ impl Outlet for Heard {
 
     fn gap(&mut self, _: u32, _: &Gap, _: Id<'_>) {}
 
-    fn subscribed(&mut self, _: u32, _: Id<'_>) {}
+    fn subscribed(&mut self, _: u32, _: &[Channel], _: Id<'_>) {}
 
     fn is_idle(&self, _: u32) -> bool {
         true
