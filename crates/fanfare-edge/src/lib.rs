@@ -312,6 +312,13 @@ impl Edge {
         &self.places.registry
     }
 
+    /// Connections that have come so far, and those that have gone.
+    pub fn turnover(&self) -> u64 {
+        let come = self.places.metrics.opened.get();
+        let gone = come.saturating_sub(self.places.taken.load(Ordering::Relaxed) as u64);
+        come + gone
+    }
+
     /// What it holds just now; who its busiest users are only if that is asked for.
     pub fn stats(&self, with_users: bool) -> Stats {
         let registry = &self.places.registry;

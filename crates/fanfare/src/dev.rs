@@ -13,6 +13,7 @@ use crate::args::{self, DevOptions, Usage};
 use crate::config::{Config, Inputs, Mistakes, Role};
 use crate::front::Front;
 use crate::lifecycle::Lifecycle;
+use crate::memory;
 use crate::process::{self, catch_signals, drain_times, listen};
 use crate::redis::{Pulse, look_first};
 use crate::{banner, terminal};
@@ -57,6 +58,7 @@ async fn serve(config: &Config, hosts: LocalHosts) -> anyhow::Result<ExitCode> {
     for service in services {
         lifecycle.spawn_service(service.name, service.future);
     }
+    lifecycle.spawn_service("memory", memory::give_back(edge.clone(), lifecycle.stopping().clone()));
     process::serve(&lifecycle, "server", listener, Arc::new(Front { hosts, cors, edge: edge.clone(), api, admin }));
     tracing::info!(%address, version = env!("CARGO_PKG_VERSION"), "listening");
     // Nobody needs to read it.

@@ -12,6 +12,7 @@ mod front; // Which request goes where, in `dev`.
 mod lifecycle;
 mod openapi; // The whole API, as a document. // Tasks, signals, the drain.
 
+mod memory; // What is free goes back.
 mod process; // What all services do alike.
 mod redis; // Whether it will do.
 mod role; // `fanfare edge` and `fanfare publish`.

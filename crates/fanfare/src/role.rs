@@ -17,6 +17,7 @@ use crate::admin::{self, Admin, Part};
 use crate::args::RoleOptions;
 use crate::config::{Config, Inputs, Mistakes, Role};
 use crate::lifecycle::{Drained, Lifecycle};
+use crate::memory;
 use crate::openapi;
 use crate::process::{self, catch_signals, drain_times, listen};
 use crate::redis::{PUBLISHER_UNREADY_AFTER, Pulse, look_first};
@@ -57,6 +58,7 @@ async fn serve_edge(config: &Config) -> anyhow::Result<ExitCode> {
     for service in services {
         lifecycle.spawn_service(service.name, service.future);
     }
+    lifecycle.spawn_service("memory", memory::give_back(edge.clone(), lifecycle.stopping().clone()));
     let admin = Admin {
         part: Part::Edge(edge.clone(), pulse),
         registry,
