@@ -14,6 +14,7 @@ use fanfare_loadtest::{
     render, run_floor, run_keeper, run_worker,
 };
 
+use crate::beside::Beside;
 use crate::reading::Reading;
 
 /// Thousands of clients against a running deployment, and every single delivery checked: missing, double, out of order.
@@ -50,6 +51,8 @@ enum What {
         #[command(flatten)]
         common: Common,
     },
+    #[command(flatten)]
+    Beside(Beside),
     #[command(flatten)]
     Read(Reading),
     #[command(name = WORKER, hide = true)]
@@ -177,13 +180,8 @@ impl Target {
 pub(crate) fn main() -> ExitCode {
     let Cli { command, target } = Cli::parse();
     let results = match command {
-        What::Read(reading) => {
-            return match reading.run() {
-                Ok(true) => ExitCode::SUCCESS,
-                Ok(false) => ExitCode::FAILURE,
-                Err(error) => could_not_begin(&error),
-            };
-        }
+        What::Beside(beside) => return judged(beside.run()),
+        What::Read(reading) => return judged(reading.run()),
         What::Worker => return ended(run_worker()),
         What::Keeper => return ended(run_keeper()),
         What::FloorServer => return ended(run_floor()),
@@ -218,6 +216,14 @@ fn measure(scenario: &Scenario, target: &Target) -> io::Result<ScenarioResult> {
 
 fn ended(result: io::Result<()>) -> ExitCode {
     if result.is_ok() { ExitCode::SUCCESS } else { ExitCode::from(2) }
+}
+
+fn judged<E: std::error::Error + 'static>(all_is_well: Result<bool, E>) -> ExitCode {
+    match all_is_well {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => could_not_begin(&error),
+    }
 }
 
 fn could_not_begin(error: &dyn std::error::Error) -> ExitCode {

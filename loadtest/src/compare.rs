@@ -182,7 +182,7 @@ impl fmt::Display for Verdict {
 }
 
 /// A number with three digits that count, its thousands set apart.
-pub(crate) fn number(value: f64) -> String {
+pub fn number(value: f64) -> String {
     let digits = match value.abs() {
         0.0 => 0,
         size if size < 10.0 => 2,

@@ -25,6 +25,7 @@ mod keeper; // Stops what was started.
 mod ledger; // What was published, as the server answered.
 mod machine; // What this machine allows, and what is used of it.
 mod page; // The same, as HTML.
+pub mod peers; // Other servers, in the same way.
 mod publish; // Says it, over a few keep-alive connections.
 mod report;
 mod request;
@@ -47,7 +48,7 @@ pub use floor::{FLOOR, run as run_floor};
 pub use job::{Job, RunError};
 pub use keeper::{KEEPER, run as run_keeper};
 pub use machine::{CLIENTS_MAX, cpu_seconds, describe, raise_descriptor_limit};
-pub use page::page;
+pub use page::{markdown, page};
 pub use report::{Latency, Report};
 pub use terminal::render;
 pub use trouble::Recovery;

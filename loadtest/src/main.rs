@@ -1,5 +1,6 @@
 //! `fanfare-loadtest`: thousands of clients against a running deployment, and every delivery checked.
 
+mod beside; // The command that runs other servers.
 mod cli; // What is typed, and what comes of it.
 mod reading; // The commands that read results.
 

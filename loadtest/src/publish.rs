@@ -279,7 +279,7 @@ impl<'a> Connection<'a> {
     }
 }
 
-fn open(endpoint: &Endpoint) -> io::Result<TcpStream> {
+pub(crate) fn open(endpoint: &Endpoint) -> io::Result<TcpStream> {
     let stream = TcpStream::connect_timeout(&endpoint.address(), ANSWER_TIMEOUT)?;
     stream.set_nodelay(true)?;
     stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
@@ -287,7 +287,8 @@ fn open(endpoint: &Endpoint) -> io::Result<TcpStream> {
     Ok(stream)
 }
 
-fn read_answer(stream: &mut TcpStream) -> io::Result<(u16, String, bool)> {
+/// Status, body, and whether the connection may be used again.
+pub(crate) fn read_answer(stream: &mut TcpStream) -> io::Result<(u16, String, bool)> {
     let (mut response, mut head, mut body, mut buffer) = (Response::new(), None, Vec::new(), [0; 4096]);
     loop {
         let count = stream.read(&mut buffer)?;

@@ -4,6 +4,7 @@
 //! set up, what went wrong. Servers keep their color through the whole page.
 
 mod plot;
+mod table; // The same in short, for terminals and README files.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Write as _;
@@ -12,6 +13,8 @@ use std::time::{Duration, UNIX_EPOCH};
 use crate::compare::number;
 use crate::result::{Better, CpuSplit, FIGURES, Machine, Meaning, Results, Run, ScenarioResult};
 use plot::{Bar, Ink, Line};
+
+pub use table::markdown;
 
 const STYLE: &str = include_str!("style.css");
 
@@ -206,7 +209,7 @@ impl Page<'_> {
         for row in rows {
             let Some((values, inks)) = parts(row.result) else { continue };
             let ratio = row.result.floor.as_ref().and_then(|floor| floor.ratios.get(name));
-            let ratio = ratio.map_or(String::new(), |ratio| format!(" · {ratio:.2} × floor"));
+            let ratio = ratio.map_or(String::new(), |ratio| format!(" · {} × floor", number(*ratio)));
             let sum = row.result.medians.get(name).copied().unwrap_or_else(|| values.iter().sum());
             has_parts |= values.len() > 1;
             let parts = values.into_iter().zip(inks.into_iter().chain([row.ink])).collect();
@@ -257,7 +260,7 @@ impl Page<'_> {
                 continue;
             }
             let title = format!("Latency of {name}, by percentile");
-            put!(self, "<figure>\n<h3>{}</h3>\n{}</figure>", escape(&title), plot::percentiles(&lines));
+            put!(self, "<figure class=\"wide\">\n<h3>{}</h3>\n{}</figure>", escape(&title), plot::percentiles(&lines));
         }
     }
 
@@ -272,7 +275,7 @@ impl Page<'_> {
             let lines = typical.iter().filter_map(line).collect::<Vec<_>>();
             let text = self.glossary.get(&**name).map_or_else(|| (*name).clone(), |meaning| meaning.text.clone());
             let title = format!("{}, over time", capital(&text));
-            put!(self, "<figure>\n<h3>{}</h3>\n{}</figure>", escape(&title), plot::over_time(&lines));
+            put!(self, "<figure class=\"wide\">\n<h3>{}</h3>\n{}</figure>", escape(&title), plot::over_time(&lines));
         }
     }
 
@@ -319,7 +322,7 @@ impl Page<'_> {
         };
         let class = if best { " class=\"best\"" } else { "" };
         let ratio = row.result.floor.as_ref().and_then(|floor| floor.ratios.get(name));
-        let ratio = ratio.map_or(String::new(), |ratio| format!("<small>{ratio:.2} × floor</small>"));
+        let ratio = ratio.map_or(String::new(), |ratio| format!("<small>{} × floor</small>", number(*ratio)));
         put!(self, "<td{class}>{}{ratio}</td>", number(*median));
     }
 

@@ -12,8 +12,9 @@ use plotters::style::text_anchor::{HPos, Pos, VPos};
 
 use crate::compare::number;
 
-/// Width of every plot, in its own units; the page scales it.
-const WIDTH: u32 = 720;
+/// Width of bars and of lines, in units of their own; the page scales both to what it has, one column or all.
+const BARS_WIDTH: u32 = 560;
+const LINES_WIDTH: u32 = 1_080;
 
 const FONT: &str = "sans-serif";
 const FONT_SIZE: i32 = 13;
@@ -111,10 +112,10 @@ fn text(ink: Ink, anchor: Pos) -> TextStyle<'static> {
 }
 
 /// Draws with a color of the page in place of each number.
-fn svg(height: u32, draw: impl FnOnce(&DrawingArea<SVGBackend<'_>, Shift>)) -> String {
+fn svg(width: u32, height: u32, draw: impl FnOnce(&DrawingArea<SVGBackend<'_>, Shift>)) -> String {
     let mut out = String::new();
     {
-        let root = SVGBackend::with_string(&mut out, (WIDTH, height)).into_drawing_area();
+        let root = SVGBackend::with_string(&mut out, (width, height)).into_drawing_area();
         draw(&root);
         root.present().expect(INTO_MEMORY);
     }
@@ -123,7 +124,7 @@ fn svg(height: u32, draw: impl FnOnce(&DrawingArea<SVGBackend<'_>, Shift>)) -> S
         out = out.replace(&format!("#{red:02X}{green:02X}{blue:02X}"), &ink.name());
     }
     // Inside HTML a drawing needs no namespace, and the page has its own idea of size and fonts.
-    let size = format!("width=\"{WIDTH}\" height=\"{height}\" ");
+    let size = format!("width=\"{width}\" height=\"{height}\" ");
     let font = format!("font-family=\"{FONT}\" ");
     out.replace("xmlns=\"http://www.w3.org/2000/svg\"", "role=\"img\"").replace(&size, "").replace(&font, "")
 }
@@ -134,11 +135,12 @@ const INTO_MEMORY: &str = "drawing into memory works";
 pub(super) fn bars(bars: &[Bar]) -> String {
     let longest = bars.iter().map(|bar| bar.label.chars().count()).max().unwrap_or(0);
     let left = 16 + i32::try_from(longest).unwrap_or(20) * 8;
-    let right = WIDTH.cast_signed() - 180;
-    let sum = |bar: &Bar| bar.parts.iter().map(|(value, _)| *value).sum::<f64>();
+    let right = BARS_WIDTH.cast_signed() - 170;
+    // What shrank, as memory may, has no length.
+    let sum = |bar: &Bar| bar.parts.iter().map(|(value, _)| value.max(0.0)).sum::<f64>();
     let most = bars.iter().map(sum).fold(f64::MIN_POSITIVE, f64::max);
     let height = BAR * i32::try_from(bars.len()).expect("few") + 4;
-    svg(height.cast_unsigned(), |root| {
+    svg(BARS_WIDTH, height.cast_unsigned(), |root| {
         for (row, bar) in (0..).zip(bars) {
             let (top, middle) = (row * BAR + 5, row * BAR + BAR / 2 + 1);
             let label = text(Ink::Text, Pos::new(HPos::Right, VPos::Center));
@@ -146,7 +148,7 @@ pub(super) fn bars(bars: &[Bar]) -> String {
             let mut end = f64::from(left);
             for (value, ink) in &bar.parts {
                 let from = end;
-                end += value / most * f64::from(right - left);
+                end += value.max(0.0) / most * f64::from(right - left);
                 // A gap of two between parts; nothing is thinner than a hair.
                 let corners = [(from as i32, top), ((end as i32 - 2).max(from as i32 + 1), top + BAR - 8)];
                 root.draw(&Rectangle::new(corners, RGBColor::from(*ink).filled())).expect(INTO_MEMORY);
@@ -218,8 +220,8 @@ where
     Y: AsRangedCoord<Value = f64>,
     Y::CoordDescType: Ranged<ValueType = f64> + ValueFormatter<f64>,
 {
-    const HEIGHT: u32 = 300;
-    svg(HEIGHT, |root| {
+    const HEIGHT: u32 = 360;
+    svg(LINES_WIDTH, HEIGHT, |root| {
         let mut builder = ChartBuilder::on(root);
         builder.margin_top(10).margin_right(150).x_label_area_size(26).y_label_area_size(66);
         let mut chart = builder.build_cartesian_2d(x, y).expect(INTO_MEMORY);
@@ -262,7 +264,7 @@ mod tests {
             points: vec![(0.0, 1.0), (99.0, 20.0), (99.9, 3000.0)],
         };
         let bar =
-            Bar { label: "one".to_owned(), note: "1".to_owned(), parts: vec![(1.0, Ink::Part(0)), (0.0, Ink::Floor)] };
+            Bar { label: "one".to_owned(), note: "1".to_owned(), parts: vec![(-1.0, Ink::Part(0)), (0.0, Ink::Floor)] };
         for drawing in [percentiles(std::slice::from_ref(&line)), over_time(&[line]), bars(&[bar])] {
             assert!(drawing.contains("var(--") && !drawing.contains("http") && !drawing.contains("\"#"), "{drawing}");
             assert!(!drawing.contains("<b>"), "{drawing}");
