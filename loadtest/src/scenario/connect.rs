@@ -3,13 +3,12 @@
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::thread;
-use std::time::Duration;
 
 use clap::Args;
 use serde::Serialize;
 
 use super::publisher::{Publisher, by_channel};
-use super::stage::{Stage, Wish};
+use super::stage::{Stage, WARM_UP, Wish};
 use super::{Common, Site};
 use crate::clock::{now, seconds};
 use crate::crowd::Expected;
@@ -17,9 +16,6 @@ use crate::result::Run;
 use crate::speak::Saying;
 use crate::stamp::To;
 use crate::worker::Order;
-
-/// Time before anything is measured.
-const WARM_UP: Duration = Duration::from_secs(1);
 
 /// Options of `connect`.
 #[derive(Clone, Debug, Args, Serialize)]

@@ -17,9 +17,6 @@ use super::{Common, Site};
 use crate::crowd::Expected;
 use crate::result::Run;
 
-/// Time before anything is measured.
-const WARM_UP: Duration = Duration::from_secs(1);
-
 /// Options of `fanout`.
 #[derive(Clone, Debug, Args, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -82,16 +79,7 @@ pub(super) fn publish_and_measure(mut stage: Stage<'_>, pace: Pace) -> io::Resul
 }
 
 fn measure(stage: &mut Stage<'_>, duration: Duration, goes_on: impl Fn() -> bool + Copy) -> io::Result<()> {
-    stage.show("warming up", 0);
-    stage.watch(WARM_UP, goes_on)?;
-    stage.warm_up_is_over()?;
-    stage.show("publishing", 0);
-    let before = stage.read();
-    stage.watch(duration, goes_on)?;
-    let used = stage.used(&before);
-    let heard = stage.crew.sum()?;
-    stage.take(&heard, &used);
-    stage.take_throughput(&heard, &used);
+    let (heard, used) = stage.measure(duration, goes_on)?;
     let events = heard.sum.deliveries as f64 / f64::from(stage.common.clients);
     stage.figure("eventsPerSecond", events / used.seconds);
     Ok(())

@@ -46,15 +46,21 @@ pub(super) fn run(options: &Idle, site: &Site) -> io::Result<Run> {
         return stage.finish();
     }
     costs.tell(&mut stage);
+    leave_alone(&mut stage, common.duration)?;
+    stage.end(&Expected::default())
+}
+
+/// Everybody is left alone for so long: heartbeats are all that comes.
+pub(super) fn leave_alone(stage: &mut Stage<'_>, duration: Duration) -> io::Result<()> {
     stage.show("idle", 0);
     let reading = stage.read();
-    stage.watch(common.duration, || true)?;
+    stage.watch(duration, || true)?;
     let used = stage.used(&reading);
     let heard = stage.crew.sum()?;
     stage.take(&heard, &used);
     stage.figure("heartbeats", stage.crew.places().heartbeats as f64);
     stage.run.series.clear();
-    stage.end(&Expected::default())
+    Ok(())
 }
 
 /// Memory at a moment, once it stands still.

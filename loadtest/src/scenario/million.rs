@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::Serialize;
 
-use super::idle::Costs;
+use super::idle::{Costs, leave_alone};
 use super::stage::{Stage, Wish};
 use super::{Common, Site};
 use crate::clock::{now, seconds};
@@ -54,14 +54,7 @@ pub(super) fn run(options: &Million, site: &Site) -> io::Result<Run> {
     costs.tell(&mut stage);
     stage.figure("processes", site.pids.len() as f64);
     stage.figure("workers", stage.crew.pids().len() as f64);
-    stage.show("idle", 0);
-    let reading = stage.read();
-    stage.watch(common.duration, || true)?;
-    let used = stage.used(&reading);
-    let heard = stage.crew.sum()?;
-    stage.take(&heard, &used);
-    stage.figure("heartbeats", stage.crew.places().heartbeats as f64);
-    stage.run.series.clear();
+    leave_alone(&mut stage, common.duration)?;
     // One event to everybody.
     let due = now();
     let result = stage.speaker()?.say(&[Saying { to: To::All, seq: 0, due }]);

@@ -17,6 +17,9 @@ use crate::speak::Speaker;
 use crate::stamp::{PAYLOAD_BYTES_MAX, STAMP_BYTES};
 use crate::worker::{Heard, Order, Setup};
 
+/// Time before anything is measured.
+pub(super) const WARM_UP: Duration = Duration::from_secs(1);
+
 /// How long everybody listens on after everything has come: for what comes twice.
 const AFTERMATH: Duration = Duration::from_millis(300);
 
@@ -226,6 +229,26 @@ impl<'a> Stage<'a> {
             self.figure_if("serverCpuPerMillion", used.cpu.server.map(per_million));
             self.figure("loadCpuPerMillion", per_million(used.cpu.load));
         }
+    }
+
+    /// Measures while events flow, once they have flowed for a moment: for so long, or while `goes_on` says so. Answers
+    /// with what was heard and used in the measured part; both have been told.
+    pub(super) fn measure(
+        &mut self,
+        duration: Duration,
+        goes_on: impl Fn() -> bool + Copy,
+    ) -> io::Result<(Heard, Used)> {
+        self.show("warming up", 0);
+        self.watch(WARM_UP, goes_on)?;
+        self.warm_up_is_over()?;
+        self.show("publishing", 0);
+        let before = self.read();
+        self.watch(duration, goes_on)?;
+        let used = self.used(&before);
+        let heard = self.crew.sum()?;
+        self.take(&heard, &used);
+        self.take_throughput(&heard, &used);
+        Ok((heard, used))
     }
 
     /// What was heard so far is checked, and counts no further.

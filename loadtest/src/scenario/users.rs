@@ -15,9 +15,6 @@ use crate::crowd::Expected;
 use crate::report::new_histogram;
 use crate::result::{Latencies, Run};
 
-/// Time before anything is measured.
-const WARM_UP: Duration = Duration::from_secs(1);
-
 /// Options of `users`.
 #[derive(Clone, Debug, Args, Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -86,16 +83,7 @@ pub(super) fn run(options: &Users, site: &Site) -> io::Result<Run> {
 }
 
 fn measure(stage: &mut Stage<'_>, duration: Duration, goes_on: impl Fn() -> bool + Copy) -> io::Result<()> {
-    stage.show("warming up", 0);
-    stage.watch(WARM_UP, goes_on)?;
-    stage.warm_up_is_over()?;
-    stage.show("publishing", 0);
-    let before = stage.read();
-    stage.watch(duration, goes_on)?;
-    let used = stage.used(&before);
-    let heard = stage.crew.sum()?;
-    stage.take(&heard, &used);
-    stage.take_throughput(&heard, &used);
+    let (heard, used) = stage.measure(duration, goes_on)?;
     let events = heard.sum.deliveries as f64;
     stage.figure("eventsPerSecond", events / used.seconds);
     let each = used.cpu.server.filter(|_| events > 0.0).map(|cpu| cpu.total() / events * 1e6);

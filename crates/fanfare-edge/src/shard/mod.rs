@@ -45,7 +45,6 @@ use crate::stats::ShardLoad;
 use crate::stream::Stream;
 pub(crate) use adoption::{Adoption, Holding, Opening};
 pub(crate) use call::CallStream;
-
 use connection::{Connection, Phase};
 pub(crate) use connection::{Heartbeat, Hello, Lease, OwnBeat, Style};
 use drain::Drain;
