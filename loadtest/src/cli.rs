@@ -235,6 +235,11 @@ fn could_not_begin(error: &dyn std::error::Error) -> ExitCode {
 /// Prints results, and writes them to the file where one was asked for.
 fn tell(scenarios: Vec<ScenarioResult>, target: &Target) -> ExitCode {
     let mut results = Results::new(describe(), unix_millis());
+    if scenarios.iter().any(|scenario| scenario.server == "fanfare")
+        && let Some(version) = target.site(true).version()
+    {
+        results.versions.insert("fanfare".to_owned(), version);
+    }
     results.scenarios = scenarios;
     anstream::print!("{}", render(&results));
     if let Some(path) = &target.json

@@ -9,7 +9,8 @@ use std::time::{Duration, Instant};
 use crate::clock::Nanos;
 use crate::crowd::Expected;
 use crate::machine::CLIENTS_MAX;
-use crate::worker::{Heard, Order, Place, Setup, WORKER, WireSum, Word};
+use crate::words::{Heard, Order, Place, Setup, WireSum, Word};
+use crate::worker::WORKER;
 
 /// How long a worker may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);

@@ -37,6 +37,7 @@ mod swarm; // All connections of a job on one epoll set.
 mod terminal; // Results for people.
 mod traffic; // Who follows what, and what is published when.
 mod trouble; // How everybody gets over it.
+mod words; // What they are told, and say.
 mod worker; // A process that holds clients.
 
 pub use check::{Fault, FaultKind};

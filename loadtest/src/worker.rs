@@ -3,23 +3,19 @@
 //! It is told what to do by lines of JSON on its standard input, and tells where it is on its standard output. When its
 //! input ends it ends too: whatever becomes of the program that started it, nobody is left behind.
 
-use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Write, stdin, stdout};
 use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 use std::thread;
 use std::time::Duration;
 
 use fanfare_auth::Secrets;
-use hdrhistogram::Histogram;
 use mio::{Events, Token, Waker};
-use serde::{Deserialize, Serialize};
 
-use crate::check::Faults;
 use crate::clock::{Nanos, now};
 use crate::crowd::{Counts, Crowd, Expected, Multiplexed, Plan, Sum};
-use crate::dialect::Dialect;
 use crate::endpoint::Endpoint;
 use crate::machine::raise_descriptor_limit;
+use crate::words::{Order, Place, Setup, WireSum, Word};
 
 /// The argument that makes a process of this program a worker.
 pub const WORKER: &str = "worker";
@@ -32,147 +28,6 @@ const COUNT_PAUSE: Nanos = 4_000_000;
 
 /// Orders that wait; more make the sender wait.
 const ORDERS_MAX: usize = 16;
-
-/// What a worker is told first.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) struct Setup {
-    pub(crate) edges: Vec<String>,
-    pub(crate) dialect: Dialect,
-    pub(crate) secret: Option<String>,
-    pub(crate) first: u32,
-    pub(crate) clients: u32,
-    pub(crate) channels: u32,
-    pub(crate) run: u32,
-    pub(crate) payload_bytes: usize,
-    pub(crate) opening_max: usize,
-    pub(crate) keep_ids: bool,
-    /// Streams that share an HTTP/2 connection; 0: HTTP/1.1.
-    pub(crate) streams: u32,
-    /// So many deliveries are told at once, however soon they come.
-    pub(crate) step: u64,
-}
-
-/// What it is told later.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) enum Order {
-    /// Opens all connections that are not open.
-    Open,
-    /// Resets all connections; everybody comes back at once.
-    Cut,
-    /// Resets whoever is connected, again and again.
-    Churn { fresh: bool },
-    /// Everybody comes back to stay.
-    CalmDown,
-    /// The last so many clients read nothing any more, until [`Order::Dismiss`].
-    Stall { count: u32 },
-    /// They read what is left for them, and don't come back.
-    Dismiss,
-    /// Counts from now on who lacks something of that.
-    Expect { id: u32, expected: Expected },
-    /// Counts the faults of those that lack something of what was expected last.
-    Judge,
-    /// Tells the sum of what was heard since the last time.
-    Sum,
-}
-
-/// What it says.
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(crate) enum Word {
-    /// Where it is: at least every 20 ms while something changes.
-    Place(Place),
-    /// The answer to [`Order::Sum`].
-    Sum(Box<WireSum>),
-    /// Why it can't go on.
-    Failed(String),
-}
-
-/// Where a worker is.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Place {
-    pub(crate) connected: u32,
-    pub(crate) subscribed: u64,
-    pub(crate) last_subscribed: Nanos,
-    /// Since the beginning.
-    pub(crate) deliveries: u64,
-    pub(crate) heartbeats: u64,
-    pub(crate) lost: u64,
-    pub(crate) refused: u64,
-    pub(crate) last_error: Option<String>,
-    /// Of which expectation `incomplete` and `complete_at` speak.
-    pub(crate) expectation: u32,
-    pub(crate) incomplete: u32,
-    /// When nobody lacked anything any more.
-    pub(crate) complete_at: Option<Nanos>,
-}
-
-/// A [`Sum`] on its way between processes.
-#[derive(Clone, Debug, Default, Serialize, Deserialize)]
-pub(crate) struct WireSum {
-    deliveries: u64,
-    replayed: u64,
-    heartbeats: u64,
-    foreign: u64,
-    /// Values in µs and how often they came.
-    latency: Vec<(u64, u64)>,
-    closings: BTreeMap<String, u64>,
-    refusals: BTreeMap<u16, u64>,
-    faults: String,
-    busy: f64,
-}
-
-/// What the workers heard together.
-#[derive(Debug)]
-pub(crate) struct Heard {
-    pub(crate) sum: Sum,
-    pub(crate) refusals: BTreeMap<u16, u64>,
-    /// Share of its time that the busiest of them worked.
-    pub(crate) busy: f64,
-}
-
-impl Heard {
-    pub(crate) fn new() -> Self {
-        Self { sum: Sum::new(), refusals: BTreeMap::new(), busy: 0.0 }
-    }
-
-    pub(crate) fn add(&mut self, wire: &WireSum) {
-        let sum = &mut self.sum;
-        sum.deliveries += wire.deliveries;
-        sum.replayed += wire.replayed;
-        sum.heartbeats += wire.heartbeats;
-        sum.foreign += wire.foreign;
-        for (value, count) in &wire.latency {
-            sum.latency.saturating_record_n(*value, *count);
-        }
-        for (reason, count) in &wire.closings {
-            *sum.closings.entry(reason.clone()).or_default() += count;
-        }
-        for (status, count) in &wire.refusals {
-            *self.refusals.entry(*status).or_default() += count;
-        }
-        sum.faults.merge(serde_json::from_str::<Faults>(&wire.faults).unwrap_or_default());
-        self.busy = self.busy.max(wire.busy);
-    }
-}
-
-impl WireSum {
-    fn new(sum: &Sum, refusals: BTreeMap<u16, u64>, busy: f64) -> Self {
-        Self {
-            deliveries: sum.deliveries,
-            replayed: sum.replayed,
-            heartbeats: sum.heartbeats,
-            foreign: sum.foreign,
-            latency: values(&sum.latency),
-            closings: sum.closings.clone(),
-            refusals,
-            faults: serde_json::to_string(&sum.faults).expect("faults are JSON"),
-            busy,
-        }
-    }
-}
-
-fn values(histogram: &Histogram<u64>) -> Vec<(u64, u64)> {
-    histogram.iter_recorded().map(|value| (value.value_iterated_to(), value.count_at_value())).collect()
-}
 
 /// Runs a worker until its standard input ends.
 ///
@@ -367,39 +222,5 @@ impl Worker {
                 }
             }
         }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::check::{Fault, FaultKind};
-
-    #[test]
-    fn what_workers_tell_is_added_up_and_nothing_is_lost_on_the_way() {
-        let mut sum = Sum::new();
-        (sum.deliveries, sum.heartbeats) = (3, 1);
-        for micros in [100, 2_000, 2_000, 300_000] {
-            sum.latency.saturating_record(micros);
-        }
-        let fault = Fault {
-            kind: FaultKind::Double,
-            client: Some(1),
-            channel: "load:0".to_owned(),
-            expected: "number 1".to_owned(),
-            got: "number 0".to_owned(),
-        };
-        sum.faults.add_many(fault, 2);
-        let line = serde_json::to_string(&WireSum::new(&sum, BTreeMap::from([(503, 1)]), 0.5)).expect("JSON");
-        let mut heard = Heard::new();
-        for _ in 0..2 {
-            heard.add(&serde_json::from_str(&line).expect("its own"));
-        }
-        let Heard { sum: both, refusals, busy } = heard;
-        assert_eq!((both.deliveries, both.heartbeats, refusals[&503], busy), (6, 2, 2, 0.5));
-        assert_eq!(both.latency.len(), 8);
-        assert_eq!(both.latency.value_at_quantile(0.5), sum.latency.value_at_quantile(0.5));
-        assert_eq!(both.faults.counts[&FaultKind::Double], 4);
-        assert_eq!(both.faults.first.len(), 2);
     }
 }

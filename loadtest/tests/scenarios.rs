@@ -21,14 +21,14 @@ fn loadtest(arguments: &str) -> Command {
 }
 
 /// Runs a scenario, and reads what it leaves behind.
-fn run(name: &str, arguments: &str) -> (ExitStatus, Vec<ScenarioResult>) {
+fn run(name: &str, arguments: &str) -> (ExitStatus, Results) {
     let file = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join(format!("{name}.json"));
     _ = fs::remove_file(&file);
     let output = loadtest(arguments).arg("--json").arg(&file).output().expect("it can be started");
     let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
     println!("{arguments}\n{text}");
     let results = Results::read(&file).unwrap_or_else(|error| panic!("{error}: {text}"));
-    (output.status, results.scenarios)
+    (output.status, results)
 }
 
 /// Runs a scenario at a `fanfare dev` and at the floor: everything must check out.
@@ -36,7 +36,8 @@ fn check(name: &str, arguments: &str) -> ScenarioResult {
     let server = Fanfare::dev().start();
     let arguments = format!("{arguments} --url {} --server-pid {} --quiet --floor", server.url(), server.pid());
     let (status, mut results) = run(name, &arguments);
-    let result = results.remove(0);
+    assert!(results.versions.contains_key("fanfare"), "{:?}", results.versions);
+    let result = results.scenarios.remove(0);
     assert!(status.success() && result.passed(), "{:?}", result.runs[0].first_faults);
     let floor = result.floor.as_ref().expect("asked for");
     for run in &floor.runs {
@@ -52,7 +53,7 @@ fn figure(result: &ScenarioResult, name: &str) -> f64 {
 
 #[test]
 fn idle_connections_are_few_bytes_to_the_clients_and_their_memory_is_told() {
-    let result = check("idle", "idle --clients 2000 --duration 100ms");
+    let result = check("idle", "idle --clients 5000 --duration 100ms");
     assert!(figure(&result, "serverUserBytes") > 0.0 && result.medians.contains_key("kernelBytes"));
     let own = result.floor.expect("asked for").medians["loadUserBytes"];
     assert!(own < 200.0, "{own} bytes for each client");
@@ -123,9 +124,13 @@ fn a_fleet_is_started_holds_connections_over_all_its_edges_and_is_stopped() {
         binary.display()
     );
     let (status, results) = run("million", &arguments);
-    assert!(status.success() && results[0].runs[0].checked == 200, "{:?}", results[0].runs[0].first_faults);
-    assert_eq!([figure(&results[0], "processes"), figure(&results[0], "workers")], [3.0, 2.0]);
-    assert!(figure(&results[0], "broadcastSeconds") > 0.0);
+    assert!(
+        status.success() && results.scenarios[0].runs[0].checked == 200,
+        "{:?}",
+        results.scenarios[0].runs[0].first_faults
+    );
+    assert_eq!([figure(&results.scenarios[0], "processes"), figure(&results.scenarios[0], "workers")], [3.0, 2.0]);
+    assert!(figure(&results.scenarios[0], "broadcastSeconds") > 0.0);
     let of_fleet = |name: &str| {
         let status = fs::read(format!("/proc/{name}/environ")).unwrap_or_default();
         memchr::memmem::find(&status, format!("redis://127.0.0.1:{port}").as_bytes()).is_some()
@@ -149,7 +154,7 @@ impl Drop for Killed {
 fn the_yardstick_alone_tells_all_its_figures() {
     let (status, results) = run("floor", "floor --clients 100 --duration 300ms");
     assert!(status.success());
-    let scenarios = results.iter().map(|result| &*result.scenario).collect::<Vec<_>>();
+    let scenarios = results.scenarios.iter().map(|result| &*result.scenario).collect::<Vec<_>>();
     assert_eq!(scenarios, ["idle", "fanout", "fanout", "users", "connect"]);
 }
 
@@ -158,7 +163,9 @@ fn jobs_leave_results_of_the_same_schema() {
     let server = Fanfare::dev().start();
     let job = format!("mixed --clients 50 --rate 50 --duration 1s --url {}", server.url());
     let (status, results) = run("mixed", &job);
-    assert!(status.success() && results[0].passed() && figure(&results[0], "deliveriesPerSecond") > 0.0);
+    assert!(
+        status.success() && results.scenarios[0].passed() && figure(&results.scenarios[0], "deliveriesPerSecond") > 0.0
+    );
 }
 
 #[test]
@@ -176,7 +183,7 @@ fn a_server_that_lies_is_found_out() {
         let arguments =
             format!("fanout --clients 3 --rate 40 --duration 500ms --grace 1s --quiet --url {}", liar.url());
         let (status, results) = run(&format!("liar-{lie:?}"), &arguments);
-        let faults = &results[0].runs[0].faults;
+        let faults = &results.scenarios[0].runs[0].faults;
         match expected {
             None => assert!(status.success() && faults.is_empty(), "{faults:?}"),
             Some(kind) => assert!(status.code() == Some(1) && faults.contains_key(&kind), "{lie:?}: {faults:?}"),

@@ -10,6 +10,10 @@ use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 
 use super::ear::{Ear, Heard, Sum};
+use super::frames::{
+    ACK, DATA, END_HEADERS, END_STREAM, Frame, GOAWAY, HEADERS, PING, RST_STREAM, SETTINGS, WINDOW_UPDATE, headers,
+    status, write_frame,
+};
 use super::{Counts, Expected, Load, Plan, connect};
 use crate::check::FaultKind;
 use crate::clock::now;
@@ -32,23 +36,12 @@ const WIDEN_AT: u32 = 1 << 28;
 /// Bytes of an event at most.
 const EVENT_BYTES_MAX: usize = 1 << 20;
 
-const DATA: u8 = 0;
-const HEADERS: u8 = 1;
-const RST_STREAM: u8 = 3;
-const SETTINGS: u8 = 4;
-const PING: u8 = 6;
-const GOAWAY: u8 = 7;
-const WINDOW_UPDATE: u8 = 8;
-
-const ACK: u8 = 1;
-const END_STREAM: u8 = 1;
-const END_HEADERS: u8 = 4;
-const PADDED: u8 = 8;
-
 /// All clients of a process, over a few connections.
 #[derive(Debug)]
 pub(crate) struct Multiplexed {
     plan: Plan,
+    /// Of each connection.
+    streams: u32,
     poll: Poll,
     connections: Vec<Connection>,
     ear: Ear,
@@ -84,19 +77,10 @@ struct Stream {
 
 impl Multiplexed {
     pub(crate) fn new(plan: Plan, streams: u32) -> io::Result<Self> {
-        let stream = || Stream { heard: Heard::new(), text: Vec::new(), is_over: false };
-        let connection = |first| Connection {
-            socket: None,
-            first,
-            streams: (0..streams.min(plan.clients - first)).map(|_| stream()).collect(),
-            asked: 0,
-            out: Vec::new(),
-            kept: Vec::new(),
-            taken_bytes: 0,
-        };
         Ok(Self {
             poll: Poll::new()?,
-            connections: (0..plan.clients).step_by(streams as usize).map(connection).collect(),
+            streams,
+            connections: Vec::new(),
             ear: Ear::new(plan.run, plan.payload_bytes, plan.dialect.ready.as_deref(), false),
             buffer: vec![0; BUFFER_BYTES].into(),
             opening: 0,
@@ -118,8 +102,19 @@ impl Multiplexed {
         (std::mem::replace(&mut self.ear.sum, Sum::new()), self.load.take())
     }
 
-    /// Opens all connections; their streams follow.
+    /// Opens all connections; their streams follow. Only now there is memory for each of them, so that it can be told.
     pub(crate) fn open_all(&mut self) -> io::Result<()> {
+        let stream = || Stream { heard: Heard::new(), text: Vec::new(), is_over: false };
+        let connection = |first| Connection {
+            socket: None,
+            first,
+            streams: (0..self.streams.min(self.plan.clients - first)).map(|_| stream()).collect(),
+            asked: 0,
+            out: Vec::new(),
+            kept: Vec::new(),
+            taken_bytes: 0,
+        };
+        self.connections = (0..self.plan.clients).step_by(self.streams as usize).map(connection).collect();
         for (number, connection) in self.connections.iter_mut().enumerate() {
             let edge = &self.plan.edges[number % self.plan.edges.len()];
             let mut socket = connect(edge.address(), number as u32)?;
@@ -345,120 +340,5 @@ impl Connection {
         }
         self.out = Vec::new();
         Ok(())
-    }
-}
-
-/// A frame (RFC 9113 §4.1).
-struct Frame<'a> {
-    kind: u8,
-    flags: u8,
-    stream: u32,
-    payload: &'a [u8],
-}
-
-impl<'a> Frame<'a> {
-    fn read(bytes: &'a [u8]) -> Option<(Self, &'a [u8])> {
-        let (head, rest) = bytes.split_first_chunk::<9>()?;
-        let [a, b, c, kind, flags, stream @ ..] = *head;
-        let (payload, rest) = rest.split_at_checked(u32::from_be_bytes([0, a, b, c]) as usize)?;
-        Some((Self { kind, flags, stream: u32::from_be_bytes(stream) & WINDOW_MAX, payload }, rest))
-    }
-
-    fn unpadded(&self) -> &'a [u8] {
-        let Some((padding, rest)) = self.payload.split_first().filter(|_| self.flags & PADDED != 0) else {
-            return self.payload;
-        };
-        &rest[..rest.len().saturating_sub(usize::from(*padding))]
-    }
-}
-
-fn write_frame(out: &mut Vec<u8>, kind: u8, flags: u8, stream: u32, payload: &[u8]) {
-    out.extend_from_slice(&(payload.len() as u32).to_be_bytes()[1..]);
-    out.extend_from_slice(&[kind, flags]);
-    out.extend_from_slice(&stream.to_be_bytes());
-    out.extend_from_slice(payload);
-}
-
-/// The fields of a request's HTTP/1.1 head, as HPACK has them: static names, everything else literal (RFC 7541).
-fn headers(head: &[u8]) -> Vec<u8> {
-    const GET_OVER_HTTP: [u8; 2] = [0x82, 0x86];
-    const PATH: u8 = 0x04;
-    const AUTHORITY: u8 = 0x01;
-    let head = String::from_utf8_lossy(head);
-    let mut lines = head.lines();
-    let path = lines.next().and_then(|line| line.split(' ').nth(1)).unwrap_or("/").to_owned();
-    let mut out = GET_OVER_HTTP.to_vec();
-    out.push(PATH);
-    write_text(&mut out, &path);
-    for (name, value) in lines.filter_map(|line| line.split_once(": ")) {
-        if name.eq_ignore_ascii_case("host") {
-            out.push(AUTHORITY);
-        } else {
-            out.push(0);
-            write_text(&mut out, &name.to_ascii_lowercase());
-        }
-        write_text(&mut out, value);
-    }
-    out
-}
-
-/// A string literal without Huffman coding (RFC 7541 §5).
-fn write_text(out: &mut Vec<u8>, text: &str) {
-    let length = text.len();
-    if length < 127 {
-        out.push(length as u8);
-    } else {
-        out.push(127);
-        let mut rest = length - 127;
-        while rest >= 128 {
-            out.push((rest % 128 + 128) as u8);
-            rest /= 128;
-        }
-        out.push(rest as u8);
-    }
-    out.extend_from_slice(text.as_bytes());
-}
-
-/// The status, which comes first; 0 where it is none of the static table.
-fn status(headers: &[u8]) -> u16 {
-    const IS_TABLE_SIZE: u8 = 0x20;
-    let first = headers.iter().find(|byte| *byte & 0xe0 != IS_TABLE_SIZE);
-    match first {
-        Some(0x88) => 200,
-        Some(0x89) => 204,
-        Some(0x8c) => 400,
-        Some(0x8d) => 404,
-        Some(0x8e) => 500,
-        _ => 0,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_request_is_the_same_in_the_words_of_http2() {
-        let headers = headers(b"GET /events?user=u1 HTTP/1.1\r\nHost: h:1\r\nAccept: a/b\r\n\r\n");
-        assert_eq!(headers, b"\x82\x86\x04\x0f/events?user=u1\x01\x03h:1\x00\x06accept\x03a/b");
-        let mut long = Vec::new();
-        write_text(&mut long, &"x".repeat(127 + 300));
-        assert_eq!(long[..3], [127, 172, 2]);
-    }
-
-    #[test]
-    fn frames_are_read_when_they_are_whole() {
-        let mut bytes = Vec::new();
-        write_frame(&mut bytes, DATA, PADDED, 5, b"\x02text..");
-        for cut in 0..bytes.len() {
-            assert!(Frame::read(&bytes[..cut]).is_none());
-        }
-        let (frame, rest) = Frame::read(&bytes).expect("whole");
-        assert_eq!((frame.kind, frame.stream, frame.unpadded(), rest.len()), (DATA, 5, &b"text"[..], 0));
-    }
-
-    #[test]
-    fn the_status_is_found_behind_what_tells_of_tables() {
-        assert_eq!([status(&[0x20, 0x88]), status(&[0x8d]), status(&[0x48, 3]), status(&[])], [200, 404, 0, 0]);
     }
 }

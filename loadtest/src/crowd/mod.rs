@@ -5,6 +5,7 @@
 //! follows from its number. The crowd does what it is told (`crate::worker`) and decides nothing.
 
 mod ear; // Hears, and checks every event.
+mod frames; // The wire of HTTP/2.
 mod http2; // The same over few connections.
 mod source; // Where connections come from.
 mod stream; // From bytes to text.
@@ -170,10 +171,9 @@ struct Load {
 
 impl Crowd {
     pub(crate) fn new(plan: Plan) -> io::Result<Self> {
-        let client = |_| Client { socket: None, stage: Stage::Asking, stream: Stream::new(), heard: Heard::new() };
         Ok(Self {
             poll: Poll::new()?,
-            clients: (0..plan.clients).map(client).collect(),
+            clients: Vec::new(),
             ear: Ear::new(plan.run, plan.payload_bytes, plan.dialect.ready.as_deref(), plan.keep_ids),
             buffer: vec![0; BUFFER_BYTES].into(),
             rng: Rng::with_seed(u64::from(plan.first)),
@@ -196,8 +196,10 @@ impl Crowd {
         &self.ear.sum
     }
 
-    /// Opens all that are not open.
+    /// Opens all that are not open. Only now there is memory for each of them, so that it can be told.
     pub(crate) fn open_all(&mut self) {
+        let client = || Client { socket: None, stage: Stage::Asking, stream: Stream::new(), heard: Heard::new() };
+        self.clients.resize_with(self.plan.clients as usize, client);
         self.to_open =
             (0..self.plan.clients).filter(|client| self.clients[*client as usize].socket.is_none()).collect();
     }

@@ -15,7 +15,7 @@ use crate::crowd::Expected;
 use crate::result::Run;
 use crate::speak::Saying;
 use crate::stamp::To;
-use crate::worker::Order;
+use crate::words::Order;
 
 /// Options of `connect`.
 #[derive(Clone, Debug, Args, Serialize)]

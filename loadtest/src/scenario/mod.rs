@@ -38,7 +38,8 @@ use crate::result::{Floor, Run, ScenarioResult};
 /// What to measure.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Scenario {
-    /// Many connections that do nothing: what each costs in memory, and whether heartbeats come.
+    /// Many connections that do nothing: what each costs in memory (of a server that was just started), and whether
+    /// heartbeats come.
     Idle(Idle),
     /// One channel with many subscribers: deliveries a second as fast as it goes, or latency at a rate.
     Fanout(Fanout),

@@ -1,12 +1,17 @@
 //! Whom a scenario is run against.
 
-use std::io;
+use std::io::{self, Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
 
 use crate::dialect::Dialect;
 use crate::endpoint::Endpoint;
 use crate::floor::Floor;
 use crate::machine::established;
 use crate::speak::{Http, Speaker};
+
+/// Bytes of an answer at most.
+const ANSWER_BYTES_MAX: u64 = 64 * 1024;
 
 /// A server, or several that belong together.
 #[derive(Debug)]
@@ -73,6 +78,23 @@ impl Site {
                 Ok(Speaker::Http(Box::new(http)))
             }
         }
+    }
+
+    /// What Fanfare says of its version, where its first edge tells it to everybody, as in `fanfare dev`.
+    pub fn version(&self) -> Option<String> {
+        #[derive(serde::Deserialize)]
+        struct Version {
+            version: String,
+        }
+        let edge = self.edges.first()?.parse::<Endpoint>().ok()?;
+        let mut stream = TcpStream::connect_timeout(&edge.address(), Duration::from_secs(1)).ok()?;
+        stream.set_read_timeout(Some(Duration::from_secs(1))).ok()?;
+        let (path, host) = (edge.path(), edge.authority());
+        write!(stream, "GET {path}/version HTTP/1.1\r\nHost: {host}\r\nConnection: close\r\n\r\n").ok()?;
+        let mut answer = String::new();
+        stream.take(ANSWER_BYTES_MAX).read_to_string(&mut answer).ok()?;
+        let (_, body) = answer.split_once("\r\n\r\n").filter(|(head, _)| head.starts_with("HTTP/1.1 200 "))?;
+        serde_json::from_str::<Version>(body).ok().map(|answer| answer.version)
     }
 
     /// Connections that its edges have, where they are on this machine.

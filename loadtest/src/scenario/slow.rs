@@ -15,7 +15,7 @@ use crate::clock::{nanos, now, seconds, wait_until};
 use crate::crowd::Expected;
 use crate::machine::{kernel_bytes, user_bytes};
 use crate::result::{Latencies, Run};
-use crate::worker::Order;
+use crate::words::Order;
 
 /// Between two looks at memory and at who is still connected.
 const LOOK: Duration = Duration::from_millis(100);

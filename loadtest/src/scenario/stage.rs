@@ -15,7 +15,7 @@ use crate::machine::{cpu, cpu_of};
 use crate::result::{Cpu, CpuSplit, Latencies, Run};
 use crate::speak::Speaker;
 use crate::stamp::{PAYLOAD_BYTES_MAX, STAMP_BYTES};
-use crate::worker::{Heard, Order, Setup};
+use crate::words::{Heard, Order, Setup};
 
 /// Time before anything is measured.
 pub(super) const WARM_UP: Duration = Duration::from_secs(1);

@@ -15,7 +15,7 @@ use super::{Common, Site};
 use crate::clock::{now, seconds};
 use crate::crowd::Expected;
 use crate::result::Run;
-use crate::worker::Order;
+use crate::words::Order;
 
 /// Events flow for so long before everybody is cut off.
 const CALM: Duration = Duration::from_secs(2);
