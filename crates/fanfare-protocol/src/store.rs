@@ -12,8 +12,9 @@ use crate::{ByNamespace, Channel, Draft, Epoch, Event, Last, Point, Position, Pu
 
 /// Forgotten channels that one publish sweeps, at most: more than it can add.
 const SWEEP_MAX: usize = 2;
-/// Expired entries that one publish drops from its channel's history, at most.
-const POP_MAX: usize = 4;
+/// One publish in so many looks whether its channel's history has expired entries, and drops so many at most.
+const POP_EVERY: u64 = 4;
+const POP_MAX: usize = 16;
 /// Expired histories and idempotency keys that one publish clears away, at most.
 const EXPIRE_MAX: usize = 8;
 
@@ -393,7 +394,8 @@ impl Store {
             visited!("a history is trimmed");
             history.pop();
         }
-        for _ in 0..POP_MAX {
+        let looks = event.pos.0.is_multiple_of(POP_EVERY);
+        for _ in 0..if looks { POP_MAX } else { 0 } {
             match (history.events.front(), keep.age) {
                 (Some(oldest), Some(age)) if after(oldest.pos, age) < now => history.pop(),
                 _ => break,

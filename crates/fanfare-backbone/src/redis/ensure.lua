@@ -7,9 +7,11 @@
 -- forgotten, for when they have left the second; ARGV[1] layout version, ARGV[2] number of partitions, ARGV[3] the name of the epoch
 -- that begins if one has to (Redis seeds Lua's random numbers the same each time).
 
--- Lua would write a position as 1.79e+15; a double counts it exactly all the same.
+-- Lua would write a position as 1.79e+15; a double counts it exactly all the same. `%d` is several times as fast as
+-- `%.0f`, and right wherever C's long has 64 bits.
+local DECIMAL = string.format('%d', 2 ^ 52) == '4503599627370496' and '%d' or '%.0f'
 local function number(value)
-  return string.format('%.0f', value)
+  return string.format(DECIMAL, value)
 end
 
 local function failed(reply)

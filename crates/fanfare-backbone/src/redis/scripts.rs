@@ -178,7 +178,7 @@ impl Scripts {
         for (draft, keep) in drafts {
             let body = draft.idempotency.map_or_else(String::new, |once| hex(once.body));
             let age = keep.age.map_or_else(String::new, |age| age.as_micros().to_string());
-            call = call.word(draft.channel.as_str()).word(body).number(keep.events_max).word(age);
+            call = call.word(draft.channel.as_str()).word(body).word(format!("{} {age}", keep.events_max));
             call = call.word(entry_tail(&draft.content));
         }
         call
