@@ -46,7 +46,7 @@ impl NodeKeys {
         let call = Call::new(&TELL).key(self.names()).key(self.counts());
         let call = call.word(since.map_or_else(String::new, |since| since.to_string())).number(number);
         let call = call.number(LEASE.as_millis());
-        changes.iter().fold(call, |call, (name, count)| call.word(name.as_slice()).number(count))
+        changes.iter().fold(call, |call, (name, count)| call.word(name.as_slice()).number(*count))
     }
 }
 

@@ -73,7 +73,7 @@ impl Redis {
         let mut publishers = JoinSet::new();
         let partitions = server.partitions.all().map(|partition| {
             let scripts = Scripts::new(&server.prefix, partition, server.partitions, retention.clone());
-            let (counter, work) = Counter::open(partition, scripts.clone(), connections.clone(), server.min_replicas);
+            let (counter, work) = Counter::open(partition, scripts.clone(), server.clone());
             publishers.spawn(work);
             PartitionOf { scripts, counter }
         });

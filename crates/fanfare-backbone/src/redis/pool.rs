@@ -1,8 +1,7 @@
-//! Connections for what isn't bound to a subscription: publishing, and reads for the publish API. Theirs is the
-//! `redis` crate's multiplexed connection, from a pool.
+//! Connections for what is bound neither to a subscription nor to a partition's publisher: reads for the publish API,
+//! purges, what nodes tell of who listens. Theirs is the `redis` crate's multiplexed connection, from a pool.
 //!
-//! Every checkout costs a round trip, a PING that finds dead connections. So publishers hold theirs while they are
-//! busy (see `publisher`), and only reads check one out each time.
+//! Every checkout costs a round trip, a PING that finds dead connections.
 
 use std::time::Duration;
 
@@ -20,8 +19,8 @@ use super::error::is_no_script;
 use super::scripts::{Call, Scripts};
 use super::wire::{ANSWER_TIMEOUT, CONNECT_TIMEOUT, REPLICA_TIMEOUT, keepalive};
 
-/// Connections for reads, beside one for each partition's publisher and one for a node's reports. Past it a read waits
-/// for its turn, for as long as a connection may take.
+/// Connections for reads, beside one for a node's reports. Past it a read waits for its turn, for as long as a
+/// connection may take.
 const READERS: usize = 4;
 
 /// A pool, and whose errors it tells.
@@ -54,7 +53,7 @@ impl Connections {
         let info = info.map_err(|error| broken(&error))?.set_tcp_settings(tcp).set_redis_settings(settings);
         let manager = Manager::new_with_config(info, config).map_err(|error| broken(&error))?;
         let pool = Pool::builder(manager)
-            .max_size(usize::from(server.partitions.count()) + 1 + READERS)
+            .max_size(1 + READERS)
             .wait_timeout(Some(CONNECT_TIMEOUT))
             .create_timeout(Some(CONNECT_TIMEOUT))
             .recycle_timeout(Some(CONNECT_TIMEOUT))

@@ -6,16 +6,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use deadpool_redis::Connection;
-use deadpool_redis::redis::Value;
 use fanfare_protocol::{Draft, Epoch, Partition};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::RedisError;
-use super::pool::{Connections, discard, words};
+use super::config::Server;
+use super::error::is_no_script;
+use super::resp::{self, Item};
 use super::scripts::{Answer, Call, Scripts};
-use super::wire::ANSWER_TIMEOUT;
+use super::wire::{ANSWER_TIMEOUT, REPLICA_TIMEOUT, Wire};
 use crate::{BackboneError, PublishError, Receipt};
 
 /// A publish is answered within this time, if only with "outcome unknown".
@@ -30,8 +30,10 @@ const BYTES_MAX: usize = 64 * 1024 * 1024;
 const CALL_DRAFTS_MAX: usize = 256;
 const CALL_BYTES_MAX: usize = 1024 * 1024;
 
-/// A connection that was idle for so long is tried with a PING before it is used again.
+/// A connection that was idle for so long is tried with a PING before it is used again …
 const IDLE_MAX: Duration = Duration::from_secs(1);
+/// … which is answered at once, or another one is opened while there is still time for the call.
+const PING_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// What a draft was answered with.
 pub(crate) type Outcome = Result<Receipt, PublishError>;
@@ -59,11 +61,10 @@ impl Counter {
     pub(crate) fn open(
         partition: Partition,
         scripts: Arc<Scripts>,
-        connections: Connections,
-        min_replicas: u16,
+        server: Server,
     ) -> (Self, impl Future<Output = ()> + Send + 'static) {
         let (jobs, queue) = mpsc::channel(JOBS_MAX);
-        let publisher = Publisher { partition, scripts, connections, min_replicas, held: None };
+        let publisher = Publisher { partition, scripts, server, held: None };
         (Self { jobs, room: Arc::new(Semaphore::new(BYTES_MAX)) }, publisher.work(queue))
     }
 
@@ -86,7 +87,7 @@ impl Answers {
     pub(crate) async fn wait(self, deadline: Instant) -> Vec<Outcome> {
         let Self(answers, count) = self;
         let failure = match answers {
-            Ok(answers) => match tokio::time::timeout_at(deadline, answers).await {
+            Ok(answers) => match timeout_at(deadline, answers).await {
                 Ok(Ok(outcomes)) => return outcomes,
                 Ok(Err(_)) | Err(_) => BackboneError::Redis(RedisError::TimedOut),
             },
@@ -99,11 +100,9 @@ impl Answers {
 struct Publisher {
     partition: Partition,
     scripts: Arc<Scripts>,
-    connections: Connections,
-    /// Replicas that must have an event before it is answered.
-    min_replicas: u16,
-    /// Held over many calls.
-    held: Option<(Connection, Instant)>,
+    server: Server,
+    /// A connection of our own, held over many calls, and when it was last used.
+    held: Option<(Wire, Instant)>,
 }
 
 impl Publisher {
@@ -142,39 +141,51 @@ impl Publisher {
         outcomes
     }
 
+    /// Publishes drafts in one call. After a failure the connection is gone: its late answer is nobody's.
     async fn call(&mut self, drafts: &[&Draft]) -> Result<Vec<Answer>, RedisError> {
-        let held = self.held.take().filter(|(_, used)| used.elapsed() < IDLE_MAX);
-        let mut connection = match held {
-            Some((connection, _)) => connection,
-            None => self.connections.get(&self.scripts).await?,
-        };
         let drafts = drafts.iter().map(|draft| (*draft, self.scripts.keep(&draft.channel)));
         let call = self.scripts.publish(Epoch::from_random(fastrand::u64(..)), drafts);
-        match self.run(&mut connection, &call).await {
-            Ok((_, have)) if have < self.min_replicas => {
-                self.held = Some((connection, Instant::now()));
-                Err(RedisError::Replicas { have, wanted: self.min_replicas })
-            }
-            Ok((value, _)) => {
-                self.held = Some((connection, Instant::now()));
-                Ok(self.scripts.published(words(&value))?.1)
-            }
-            Err(error) => {
-                discard(connection);
-                Err(error)
-            }
-        }
+        let called = timeout(ANSWER_TIMEOUT, async {
+            let mut wire = self.connection().await?;
+            let answers = self.run(&mut wire, &call).await?;
+            Ok((wire, answers))
+        });
+        let (mut wire, answers) = called.await.unwrap_or(Err(RedisError::TimedOut))?;
+        let wanted = self.server.min_replicas;
+        let have = if wanted == 0 { 0 } else { wait_for_replicas(&mut wire, wanted).await? };
+        self.held = Some((wire, Instant::now()));
+        if have < wanted { Err(RedisError::Replicas { have, wanted }) } else { Ok(answers) }
     }
 
-    /// The answer, and how many replicas have what it tells. Also of an event that was published before: its repeated
-    /// publish is answered with what the first one was.
-    async fn run(&self, connection: &mut Connection, call: &Call) -> Result<(Value, u16), RedisError> {
-        let value = self.connections.run(connection, call, ANSWER_TIMEOUT, &self.scripts).await?;
-        let have = match self.min_replicas {
-            0 => 0,
-            wanted => self.connections.wait_for_replicas(connection, wanted, &self.scripts).await?,
-        };
-        Ok((value, have))
+    /// A connection that answers.
+    async fn connection(&mut self) -> Result<Wire, RedisError> {
+        if let Some((mut wire, used)) = self.held.take()
+            && (used.elapsed() < IDLE_MAX || matches!(timeout(PING_TIMEOUT, wire.ask(&[b"PING"])).await, Ok(Ok(_))))
+        {
+            return Ok(wire);
+        }
+        Wire::open(&self.server).await
+    }
+
+    /// Runs the script, loading it where it isn't known.
+    async fn run(&self, wire: &mut Wire, call: &Call) -> Result<Vec<Answer>, RedisError> {
+        let mut bytes = Vec::new();
+        call.write(&mut bytes);
+        loop {
+            wire.send(&bytes).await?;
+            let answers = wire.read(|reply| match reply.error() {
+                Some(text) if is_no_script(&text) => Ok(None),
+                Some(text) => Err(self.scripts.error(&text)),
+                None => self.scripts.published(reply.words()).map(|(_, answers)| Some(answers)),
+            });
+            if let Some(answers) = answers.await?? {
+                return Ok(answers);
+            }
+            let mut load = Vec::new();
+            call.script.write_load(&mut load);
+            wire.send(&load).await?;
+            wire.answer().await?;
+        }
     }
 
     fn outcome(&self, answer: Answer) -> Outcome {
@@ -186,6 +197,25 @@ impl Publisher {
             Answer::Refused(error) => Err(PublishError::Unavailable(error.into())),
         }
     }
+}
+
+/// Waits until so many replicas have whatever was written before on this connection, or was there already: Redis notes
+/// after each command how far its history is. So it also counts for an event that was published before: its repeated
+/// publish is answered with what the first one was. Says how many have it.
+async fn wait_for_replicas(wire: &mut Wire, wanted: u16) -> Result<u16, RedisError> {
+    let (wanted, within) = (wanted.to_string(), REPLICA_TIMEOUT.as_millis().to_string());
+    let mut bytes = Vec::new();
+    resp::command(&mut bytes, &[b"WAIT", wanted.as_bytes(), within.as_bytes()]);
+    let have = timeout(REPLICA_TIMEOUT * 2, async {
+        wire.send(&bytes).await?;
+        wire.read(|reply| match (reply.items(), reply.error()) {
+            ([Item::Integer(have)], _) => Ok(u16::try_from(*have).unwrap_or(u16::MAX)),
+            (_, Some(text)) => Err(RedisError::of(&text, 0)),
+            _ => Err(RedisError::Unexpected("no number of replicas".to_owned())),
+        })
+        .await?
+    });
+    have.await.unwrap_or(Err(RedisError::TimedOut))
 }
 
 /// How many of these go into one call; at least one.

@@ -217,7 +217,7 @@ pub(crate) fn command(out: &mut Vec<u8>, words: &[&[u8]]) {
 
 fn line(out: &mut Vec<u8>, kind: u8, number: usize) {
     out.push(kind);
-    out.extend_from_slice(number.to_string().as_bytes());
+    out.extend_from_slice(itoa::Buffer::new().format(number).as_bytes());
     out.extend_from_slice(b"\r\n");
 }
 

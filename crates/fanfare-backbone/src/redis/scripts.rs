@@ -56,49 +56,54 @@ pub(crate) static SCRIPTS: [&Script; 7] = [&PUBLISH, &BARRIER, &PURGE, &HISTORY,
 pub(crate) struct Call {
     pub(crate) script: &'static Script,
     keys: usize,
-    /// Keys, then arguments.
-    words: Vec<Vec<u8>>,
+    words: usize,
+    /// Keys, then arguments, as they are sent: a publish has some thousand of them.
+    bytes: Vec<u8>,
 }
 
 impl Call {
     pub(crate) fn new(script: &'static Script) -> Self {
-        Self { script, keys: 0, words: Vec::new() }
+        Self { script, keys: 0, words: 0, bytes: Vec::new() }
     }
 
-    pub(crate) fn key(mut self, key: Vec<u8>) -> Self {
+    pub(crate) fn key(mut self, key: impl AsRef<[u8]>) -> Self {
         self.keys += 1;
-        self.words.push(key);
+        self.word(key)
+    }
+
+    pub(crate) fn word(mut self, word: impl AsRef<[u8]>) -> Self {
+        self.words += 1;
+        resp::word(&mut self.bytes, word.as_ref());
         self
     }
 
-    pub(crate) fn word(mut self, word: impl Into<Vec<u8>>) -> Self {
-        self.words.push(word.into());
-        self
-    }
-
-    pub(crate) fn number(self, number: impl ToString) -> Self {
-        self.word(number.to_string())
+    pub(crate) fn number(self, number: impl itoa::Integer) -> Self {
+        self.word(itoa::Buffer::new().format(number))
     }
 
     /// As the `redis` crate sends it.
     pub(crate) fn cmd(&self) -> redis::Cmd {
         let mut cmd = redis::cmd("EVALSHA");
         cmd.arg(self.script.hash.as_str()).arg(self.keys);
-        for word in &self.words {
-            cmd.arg(word.as_slice());
+        let mut rest = self.bytes.as_slice();
+        let mut reader = resp::Reader::new();
+        while let Ok(Some(length)) = reader.read(rest) {
+            for word in reader.reply(rest).words().flatten() {
+                cmd.arg(word);
+            }
+            rest = &rest[length..];
         }
         cmd
     }
 
     /// As it goes over a connection of our own.
     pub(crate) fn write(&self, out: &mut Vec<u8>) {
-        resp::begin(out, self.words.len() + 3);
+        out.reserve(self.bytes.len() + 128);
+        resp::begin(out, self.words + 3);
         resp::word(out, b"EVALSHA");
         resp::word(out, self.script.hash.as_bytes());
-        resp::word(out, self.keys.to_string().as_bytes());
-        for word in &self.words {
-            resp::word(out, word);
-        }
+        resp::word(out, itoa::Buffer::new().format(self.keys).as_bytes());
+        out.extend_from_slice(&self.bytes);
     }
 }
 

@@ -12,7 +12,7 @@ use tokio::time::timeout;
 
 use super::RedisError;
 use super::config::{Secret, Server};
-use super::resp::{self, Reader};
+use super::resp::{self, Reader, Reply};
 
 /// For a connection to be established.
 pub(crate) const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
@@ -98,16 +98,21 @@ impl Wire {
 
     /// The next answer.
     pub(crate) async fn answer(&mut self) -> Result<Words, RedisError> {
+        let partitions = self.partitions;
+        let words = self.read(|reply| match reply.error() {
+            Some(text) => Err(RedisError::of(&text, partitions)),
+            None => Ok(reply.words().map(|word| word.map(<[u8]>::to_vec)).collect()),
+        });
+        words.await?
+    }
+
+    /// Waits for the next answer and reads it where it stands.
+    pub(crate) async fn read<T>(&mut self, read: impl FnOnce(Reply<'_>) -> T) -> Result<T, RedisError> {
         loop {
             if let Some(length) = self.reader.read(&self.buffer).map_err(damaged)? {
-                let reply = self.reader.reply(&self.buffer);
-                let error = reply.error();
-                let words = reply.words().map(|word| word.map(<[u8]>::to_vec)).collect();
+                let found = read(self.reader.reply(&self.buffer));
                 self.buffer.advance(length);
-                return match error {
-                    Some(text) => Err(RedisError::of(&text, self.partitions)),
-                    None => Ok(words),
-                };
+                return Ok(found);
             }
             self.buffer.reserve(READ_BYTES);
             match timeout(ANSWER_TIMEOUT, self.stream.read_buf(&mut self.buffer)).await {
