@@ -93,12 +93,14 @@ impl FeedDriver {
         let mut was_good = false;
         let mut actions = Vec::new();
         let mut arrivals = Vec::new();
+        let mut outgoing = Outgoing::to(&self.shards);
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         feed.opened(begin.elapsed(), &mut actions);
         self.metrics.clock_ahead(self.partition, link.clock_ahead_micros());
         self.bell.notify_one();
-        while self.carry_out(&mut actions, link) {
+        while carry_out(&mut actions, link, &mut outgoing) {
+            outgoing.leave();
             let step = tokio::select! {
                 arrived = link.arrivals(&mut arrivals, ARRIVALS_MAX) => Step::Arrivals(arrived),
                 () = self.bell.notified() => Step::Wishes,
@@ -112,8 +114,8 @@ impl FeedDriver {
                             was_good = true;
                             self.hearing.heard(self.partition);
                         }
-                        self.arrived(arrival, feed, now, &mut actions);
-                        if !self.carry_out(&mut actions, link) {
+                        self.arrived(arrival, feed, now, &mut actions, &mut outgoing);
+                        if !carry_out(&mut actions, link, &mut outgoing) {
                             return was_good;
                         }
                     }
@@ -144,17 +146,24 @@ impl FeedDriver {
         was_good
     }
 
-    fn arrived(&self, arrival: LinkEvent, feed: &mut Feed, now: Duration, actions: &mut Vec<Action>) {
+    fn arrived(
+        &self,
+        arrival: LinkEvent,
+        feed: &mut Feed,
+        now: Duration,
+        actions: &mut Vec<Action>,
+        outgoing: &mut Outgoing<'_>,
+    ) {
         match arrival {
             LinkEvent::Event(epoch, event) => {
                 self.metrics.events_received.inc();
                 for shard in shards(feed.followers(&event.channel)) {
-                    self.shards[shard].stream.push(Delivery::Event(epoch, event.clone()));
+                    outgoing.push(shard, Delivery::Event(epoch, event.clone()));
                 }
             }
             LinkEvent::Purged(epoch, purge) => {
                 for shard in shards(feed.followers(&purge.channel)) {
-                    self.shards[shard].stream.push(Delivery::Purged(epoch, purge.clone()));
+                    outgoing.push(shard, Delivery::Purged(epoch, purge.clone()));
                 }
             }
             LinkEvent::Confirmed(channel, what) => feed.confirmed(now, &channel, what, actions),
@@ -164,21 +173,50 @@ impl FeedDriver {
             LinkEvent::Answered(shard, tag, answer) => feed.read_answered(now, shard, tag, answer, actions),
         }
     }
+}
 
-    /// Whether the link is still good afterwards.
-    fn carry_out(&self, actions: &mut Vec<Action>, link: &Link) -> bool {
-        for action in actions.drain(..) {
-            match action {
-                Action::Subscribe(channels) => link.subscribe(channels),
-                Action::SubscribeMarker => link.subscribe_marker(),
-                Action::Unsubscribe(channels) => link.unsubscribe(channels),
-                Action::Barrier(nonce, channels) => link.barrier(nonce, channels),
-                Action::Read(shard, read) => link.read(shard, read.tag, read.query),
-                Action::Deliver(shard, delivery) => self.shards[shard].stream.push(delivery),
-                Action::Reopen => return false,
-            }
+/// Whether the link is still good afterwards.
+fn carry_out(actions: &mut Vec<Action>, link: &Link, outgoing: &mut Outgoing<'_>) -> bool {
+    for action in actions.drain(..) {
+        match action {
+            Action::Subscribe(channels) => link.subscribe(channels),
+            Action::SubscribeMarker => link.subscribe_marker(),
+            Action::Unsubscribe(channels) => link.unsubscribe(channels),
+            Action::Barrier(nonce, channels) => link.barrier(nonce, channels),
+            Action::Read(shard, read) => link.read(shard, read.tag, read.query),
+            Action::Deliver(shard, delivery) => outgoing.push(shard, delivery),
+            Action::Reopen => return false,
         }
-        true
+    }
+    true
+}
+
+/// What one batch of arrivals brings for each shard. It leaves together: one lock and one bell for all of it.
+struct Outgoing<'a> {
+    shards: &'a [ShardPort],
+    waiting: Vec<Vec<Delivery>>,
+}
+
+impl<'a> Outgoing<'a> {
+    fn to(shards: &'a [ShardPort]) -> Self {
+        Self { shards, waiting: shards.iter().map(|_| Vec::new()).collect() }
+    }
+
+    fn push(&mut self, shard: usize, delivery: Delivery) {
+        self.waiting[shard].push(delivery);
+    }
+
+    fn leave(&mut self) {
+        for (port, waiting) in self.shards.iter().zip(&mut self.waiting) {
+            port.stream.append(waiting);
+        }
+    }
+}
+
+/// Also when the link ends: what came before its end is good, and the breaks are among it.
+impl Drop for Outgoing<'_> {
+    fn drop(&mut self) {
+        self.leave();
     }
 }
 

@@ -29,17 +29,22 @@ impl Stream {
         Self { waiting: Mutex::default(), bell }
     }
 
-    /// Appends. When the stream is full, what waits is dropped and a break stands exactly there: the shard resyncs,
-    /// nobody else notices, and the feed never waits.
-    pub(crate) fn push(&self, delivery: Delivery) {
-        let mut waiting = self.lock();
-        waiting.bytes += cost(&delivery);
-        if waiting.bytes > STREAM_BYTES_MAX {
-            waiting.deliveries.clear();
-            waiting.deliveries.push_back(Delivery::Break);
-            waiting.bytes = cost(&delivery);
+    /// Appends, and rings once. When the stream is full, what waits is dropped and a break stands exactly there: the
+    /// shard resyncs, nobody else notices, and the feed never waits.
+    pub(crate) fn append(&self, deliveries: &mut Vec<Delivery>) {
+        if deliveries.is_empty() {
+            return;
         }
-        waiting.deliveries.push_back(delivery);
+        let mut waiting = self.lock();
+        for delivery in deliveries.drain(..) {
+            waiting.bytes += cost(&delivery);
+            if waiting.bytes > STREAM_BYTES_MAX {
+                waiting.deliveries.clear();
+                waiting.deliveries.push_back(Delivery::Break);
+                waiting.bytes = cost(&delivery);
+            }
+            waiting.deliveries.push_back(delivery);
+        }
         drop(waiting);
         self.bell.notify_one();
     }
@@ -81,7 +86,7 @@ mod tests {
     fn a_full_stream_becomes_a_break_and_goes_on() {
         let stream = Stream::new(Arc::default());
         for _ in 0..20 {
-            stream.push(event(1024 * 1024));
+            stream.append(&mut vec![event(1024 * 1024)]);
         }
         let taken = stream.take();
         assert!(matches!(taken[0], Delivery::Break), "what was dropped is told");
