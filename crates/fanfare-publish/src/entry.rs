@@ -240,6 +240,9 @@ impl Announcement<'_> {
 
 /// Whoever is named twice hears it once.
 fn each_once(mut targets: Vec<Target>) -> Vec<Target> {
+    if targets.len() < 2 {
+        return targets;
+    }
     let mut known = HashSet::new();
     targets.retain(|target| known.insert(target.channel.clone()));
     targets

@@ -95,3 +95,19 @@ impl Handler for PublishApi {
         Box::pin(async move { Reply::Response(Self::handle(&self, request, peer).await) })
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bytes_of<A, F: Future>(_: impl FnOnce(A) -> F) -> usize {
+        size_of::<F>()
+    }
+
+    /// It is copied from each caller to the next, a dozen times a request.
+    #[test]
+    fn what_a_request_waits_in_is_small() {
+        let bytes = bytes_of(|(api, request, peer): (&'static PublishApi, Request, Peer)| api.handle(request, peer));
+        assert!(bytes < 4096, "{bytes} bytes: a branch that isn't publishing should be boxed (see `router`)");
+    }
+}

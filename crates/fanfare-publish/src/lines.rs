@@ -13,6 +13,7 @@ use futures_util::stream;
 use http::HeaderValue;
 use http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use http_body_util::BodyExt;
+use memchr::memchr;
 use tokio::time::timeout;
 
 use crate::PublishApi;
@@ -166,7 +167,7 @@ impl Lines {
 
     fn take_line(&mut self) -> Option<Result<Bytes, Problem>> {
         loop {
-            let Some(end) = self.buffer[self.searched..].iter().position(|byte| *byte == b'\n') else {
+            let Some(end) = memchr(b'\n', &self.buffer[self.searched..]) else {
                 self.searched = self.buffer.len();
                 if self.skipping {
                     self.drop_all();

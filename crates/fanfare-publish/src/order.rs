@@ -81,14 +81,14 @@ impl Order {
         digest([kind, name, text, key, &ttl])
     }
 
-    fn draft(&self, target: &Target, body: [u8; 16], publisher: &PublishKey) -> Draft {
+    fn draft(&self, target: &Target, repeat: Option<(&RepeatKey, [u8; 16])>, publisher: &PublishKey) -> Draft {
         let content = Content {
             name: self.name.clone(),
             key: self.key.clone(),
             ttl: self.ttl,
             data: self.data(target.user.as_ref()),
         };
-        let idempotency = self.repeat.as_ref().map(|repeat| repeat.digests(publisher, &target.channel, body));
+        let idempotency = repeat.map(|(key, body)| key.digests(publisher, &target.channel, body));
         Draft { channel: target.channel.clone(), content, idempotency }
     }
 }
@@ -105,12 +105,13 @@ impl Chunks<'_> {
     fn next_chunk(&mut self) -> Vec<Draft> {
         let (mut chunk, mut bytes) = (Vec::new(), 0);
         while let Some((order, others)) = self.orders.split_first() {
-            let body = order.body_digest();
+            // A digest costs more than all the rest: it is made only where it is used.
+            let repeat = order.repeat.as_ref().map(|key| (key, order.body_digest()));
             while let Some(target) = order.targets.get(self.target) {
                 if chunk.len() >= CHUNK_EVENTS_MAX || bytes >= CHUNK_BYTES_MAX {
                     return chunk;
                 }
-                let draft = order.draft(target, body, self.publisher);
+                let draft = order.draft(target, repeat, self.publisher);
                 bytes += draft.content.data.len();
                 chunk.push(draft);
                 self.target += 1;

@@ -91,31 +91,34 @@ impl Route {
         publisher: &PublishKey,
     ) -> Result<Response, Problem> {
         let allow = allow(request.uri().path()).expect("it was found");
-        // hyper leaves the body of an answer to HEAD out by itself.
+        // hyper leaves the body of an answer to HEAD out by itself. What isn't publishing is boxed: a future is as large
+        // as its largest branch, and is copied from each caller to the next.
         match (self, request.method()) {
             (_, &Method::OPTIONS) => Ok(options(allow)),
             (Self::Notify, &Method::POST) => entry::notify(api, request, publisher).await,
             (Self::Broadcast, &Method::POST) => entry::broadcast(api, request, publisher).await,
             (Self::Publish, &Method::POST) => entry::publish(api, request, publisher).await,
-            (Self::Tokens, &Method::POST) => minting::token(api, request, publisher).await,
+            (Self::Tokens, &Method::POST) => Box::pin(minting::token(api, request, publisher)).await,
             (Self::Channel(channel), &(Method::GET | Method::HEAD)) => {
-                reads::channel(api, &request, publisher, &named(&channel)?).await
+                Box::pin(reads::channel(api, &request, publisher, &named(&channel)?)).await
             }
             (Self::History(channel), &(Method::GET | Method::HEAD)) => {
-                reads::history(api, &request, publisher, &named(&channel)?).await
+                Box::pin(reads::history(api, &request, publisher, &named(&channel)?)).await
             }
             (Self::History(channel), &Method::DELETE) => {
-                purge::history(api, &request, publisher, &named(&channel)?).await
+                Box::pin(purge::history(api, &request, publisher, &named(&channel)?)).await
             }
-            (Self::Channels, &(Method::GET | Method::HEAD)) => listeners::channels(api, &request, publisher).await,
+            (Self::Channels, &(Method::GET | Method::HEAD)) => {
+                Box::pin(listeners::channels(api, &request, publisher)).await
+            }
             (Self::Presence(channel), &(Method::GET | Method::HEAD)) => {
-                listeners::presence(api, &request, publisher, &named(&channel)?).await
+                Box::pin(listeners::presence(api, &request, publisher, &named(&channel)?)).await
             }
             (Self::User(user), &(Method::GET | Method::HEAD)) => {
-                listeners::user(api, &request, publisher, &user_named(&user)?).await
+                Box::pin(listeners::user(api, &request, publisher, &user_named(&user)?)).await
             }
             (Self::Connections(user), &Method::DELETE) => {
-                users::disconnect(api, request, publisher, user_named(&user)?).await
+                Box::pin(users::disconnect(api, request, publisher, user_named(&user)?)).await
             }
             (_, method) => Err(Problem::method_not_allowed(method, allow)),
         }

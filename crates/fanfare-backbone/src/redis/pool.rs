@@ -65,7 +65,8 @@ impl Connections {
 
     /// A connection that answers.
     pub(crate) async fn get(&self, scripts: &Scripts) -> Result<Connection, RedisError> {
-        self.pool.get().await.map_err(|error| match error {
+        // Boxed: opening a connection is a future of many kilobytes, and whoever may wait for one would be as large.
+        Box::pin(self.pool.get()).await.map_err(|error| match error {
             PoolError::Backend(error) => self.meaning(&error, scripts),
             PoolError::Timeout(TimeoutType::Wait) => RedisError::TimedOut,
             error => self.unreachable(error.to_string()),
