@@ -88,11 +88,9 @@ impl Edge {
         }
         let framing = asker.framing();
         let first = [head::head(&headers, framing), framing.chunk(&first)].concat().into();
-        let send_buffer_bytes = self.config.send_buffer_bytes;
         Reply::TakeOver(TakeOver::new(move |taken| {
             // What was read ahead is another request: it can't be answered on this connection any more.
-            let Ok(socket) = taken.stream.into_std() else { return };
-            begin(Wire::socket(socket, send_buffer_bytes), first);
+            begin(Wire::socket(taken.stream), first);
         }))
     }
 
@@ -115,10 +113,8 @@ impl Edge {
             };
         }
         let polled = Box::new(Polled::new(poll, &headers, None));
-        let send_buffer_bytes = self.config.send_buffer_bytes;
         Reply::TakeOver(TakeOver::new(move |taken| {
-            let Ok(socket) = taken.stream.into_std() else { return };
-            begin(Wire::socket(socket, send_buffer_bytes), polled);
+            begin(Wire::socket(taken.stream), polled);
         }))
     }
 }

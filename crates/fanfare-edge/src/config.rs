@@ -56,8 +56,6 @@ pub struct EdgeConfig {
     pub backlog_bytes_max: usize,
     /// Whether events that wait for a connection leave in one write. Without it each is written on its own, for measuring.
     pub coalesce: bool,
-    /// Bytes that the kernel buffers for one connection, so that lag shows early; the kernel doubles it.
-    pub send_buffer_bytes: usize,
     /// Paths of an application's own. They come from a file, each with a place for its mistakes.
     #[serde(skip)]
     pub routes: Routes,
@@ -128,7 +126,6 @@ impl Default for EdgeConfig {
             held_max: None,
             backlog_bytes_max: 256 * 1024,
             coalesce: true,
-            send_buffer_bytes: 64 * 1024,
             routes: Routes::default(),
             calls_max: 4_096,
             replay: Arc::new(ByNamespace::everywhere(0)),

@@ -6,13 +6,14 @@
 //! task afterwards keep only a few bytes of it.
 
 use std::convert::Infallible;
-use std::panic::AssertUnwindSafe;
+use std::net::TcpStream;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::{Pin, pin};
 use std::sync::Arc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use bytes::{BufMut, Bytes};
+use bytes::Bytes;
 use futures_util::FutureExt;
 use http::{Method, Version, header::CONTENT_LENGTH};
 use hyper::body::{Frame, Incoming, SizeHint};
@@ -20,14 +21,13 @@ use hyper::server::conn::http1;
 use hyper::service::Service;
 use hyper_util::rt::TokioTimer;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::http2::{self, PREFACE};
 use crate::request_id::{REQUEST_ID, request_id};
-use crate::wire::{Phase, Serving, Traffic, Wire};
+use crate::wire::{Phase, Serving, Socket, Traffic, Wire};
 use crate::{Body, BodyError, Code, Handler, Peer, Problem, Reply, Request, Response, TakeOver, Taken, full};
 
 /// Bytes of a request's head at most: a URL of [`URI_BYTES_MAX`], a cursor, and a proxy's headers and cookies.
@@ -35,6 +35,9 @@ pub(crate) const HEAD_BYTES_MAX: usize = 64 * 1024;
 
 /// Bytes of a URL at most. Proxies take 8 KiB as a rule; what is longer belongs into a body.
 const URI_BYTES_MAX: usize = 16 * 1024;
+
+/// Bytes that are read of a connection before it is known what it speaks: the whole head, as a rule.
+const BEGIN_BYTES: usize = 4 * 1024;
 
 /// What a closed connection may still send before its socket goes, see [`linger`].
 const LINGER_BYTES_MAX: usize = 4 * 1024 * 1024;
@@ -86,28 +89,43 @@ pub(crate) struct Ties {
     pub(crate) tasks: TaskTracker,
 }
 
-/// Serves a connection to its end.
-pub(crate) fn serve(
+/// Begins to serve a connection. The request is there as a rule: then all is done by now, where it took the socket
+/// over. None: it is. Else what is left to do, to be run as a task.
+pub(crate) fn begin(
     socket: TcpStream,
     peer: Peer,
     handler: Arc<dyn Handler>,
     timing: Timing,
     ties: Ties,
-) -> impl Future<Output = ()> + Send + 'static {
-    let driving = Box::pin(drive(socket, peer, handler, timing, ties));
-    async move {
-        let ended = driving.await; // The box is gone after this statement.
+) -> Option<impl Future<Output = ()> + Send + 'static> {
+    let mut driving = Box::pin(drive(Socket::Plain(socket), peer, handler, timing, ties));
+    // Whoever polls it next says whom to wake.
+    let first = AssertUnwindSafe(|| driving.as_mut().poll(&mut Context::from_waker(Waker::noop())));
+    let first = match catch_unwind(first) {
+        Ok(Poll::Ready(Ended::Cut)) | Err(_) => return None,
+        Ok(Poll::Ready(Ended::TakenOver(take_over, taken))) => {
+            take_over.call(taken);
+            return None;
+        }
+        Ok(Poll::Ready(ended @ Ended::Done(_))) => Ok(ended),
+        Ok(Poll::Pending) => Err(driving),
+    };
+    Some(async move {
+        let ended = match first {
+            Ok(ended) => ended,
+            Err(driving) => driving.await, // The box is gone after this statement.
+        };
         match ended {
             Ended::Cut => {}
             Ended::Done(socket) => Box::pin(linger(socket, timing.linger)).await,
             Ended::TakenOver(take_over, taken) => take_over.call(taken),
         }
-    }
+    })
 }
 
 enum Ended {
     /// HTTP says that it is over.
-    Done(TcpStream),
+    Done(Socket),
     /// A deadline passed.
     Cut,
     /// A handler takes the socket over.
@@ -121,16 +139,17 @@ enum Step {
 }
 
 /// Finds out which HTTP the client speaks, and serves it.
-async fn drive(mut socket: TcpStream, peer: Peer, handler: Arc<dyn Handler>, timing: Timing, ties: Ties) -> Ended {
+async fn drive(mut socket: Socket, peer: Peer, handler: Arc<dyn Handler>, timing: Timing, ties: Ties) -> Ended {
     let head_until = Instant::now() + timing.head;
     let answering = Answering { handler, peer, traffic: Arc::default() };
     let begin = tokio::select! {
+        biased; // Where the request is there already, nothing is waited for.
+        begin = read_begin(&mut socket) => begin,
         () = ties.stop.cancelled() => Ok(Bytes::new()),
         () = sleep_until(head_until) => return Ended::Cut,
-        begin = read_begin(&mut socket) => begin,
     };
     match begin {
-        Ok(begin) if begin == PREFACE[..] => {
+        Ok(begin) if begin.starts_with(PREFACE) => {
             Box::pin(http2::drive(socket, begin, answering, timing, ties)).await;
             Ended::Cut
         }
@@ -139,20 +158,31 @@ async fn drive(mut socket: TcpStream, peer: Peer, handler: Arc<dyn Handler>, tim
     }
 }
 
-/// Reads until the bytes are the preface of HTTP/2, or can't be.
-async fn read_begin(socket: &mut TcpStream) -> std::io::Result<Bytes> {
-    let mut begin = Vec::with_capacity(PREFACE.len());
+/// Reads what there is, and on while it could be the preface of HTTP/2.
+async fn read_begin(socket: &mut Socket) -> std::io::Result<Bytes> {
+    let mut begin = Vec::new();
     while begin.len() < PREFACE.len() && PREFACE.starts_with(&begin) {
-        let left = PREFACE.len() - begin.len();
-        if socket.read_buf(&mut (&mut begin).limit(left)).await? == 0 {
-            return Err(std::io::ErrorKind::UnexpectedEof.into());
+        match read_more(socket, &mut begin) {
+            Ok(0) => return Err(std::io::ErrorKind::UnexpectedEof.into()),
+            Ok(_) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => socket.readable().await?,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
         }
     }
     Ok(begin.into())
 }
 
+/// Not part of a future, which would be so much larger.
+fn read_more(socket: &Socket, begin: &mut Vec<u8>) -> std::io::Result<usize> {
+    let mut buffer = [0; BEGIN_BYTES];
+    let read = socket.try_read(&mut buffer)?;
+    begin.extend_from_slice(&buffer[..read]);
+    Ok(read)
+}
+
 async fn drive_http1(
-    socket: TcpStream,
+    socket: Socket,
     begin: Bytes,
     answering: Answering,
     timing: Timing,
@@ -171,31 +201,38 @@ async fn drive_http1(
     let mut stopped = pin!(stop.cancelled());
     let mut stopping = false;
     let step = std::future::poll_fn(|cx| {
-        if !stopping && stopped.as_mut().poll(cx).is_ready() {
-            stopping = true;
-            Pin::new(&mut connection).graceful_shutdown();
-        }
-        if let Poll::Ready(ended) = connection.poll_without_shutdown(cx) {
-            if let Err(error) = ended {
-                tracing::debug!(peer = %peer.address, %error, "a connection ended in the middle of something");
+        loop {
+            if !stopping && stop.is_cancelled() {
+                stopping = true;
+                Pin::new(&mut connection).graceful_shutdown();
             }
-            return Poll::Ready(Step::Done);
-        }
-        if let Some(take_over) = traffic.due() {
-            return Poll::Ready(Step::TakeOver(take_over));
-        }
-        let now = traffic.phase();
-        if now != phase {
-            phase = now;
-            if let Some(limit) = timing.limit(phase) {
-                deadline.as_mut().reset(Instant::now() + limit);
+            if let Poll::Ready(ended) = connection.poll_without_shutdown(cx) {
+                if let Err(error) = ended {
+                    tracing::debug!(peer = %peer.address, %error, "a connection ended in the middle of something");
+                }
+                return Poll::Ready(Step::Done);
+            }
+            if let Some(take_over) = traffic.due() {
+                return Poll::Ready(Step::TakeOver(take_over));
+            }
+            if !traffic.wait() {
+                continue; // Now it is worth it to be woken.
+            }
+            let now = traffic.phase();
+            if now != phase {
+                phase = now;
+                if let Some(limit) = timing.limit(phase) {
+                    deadline.as_mut().reset(Instant::now() + limit);
+                }
+            }
+            if timing.limit(phase).is_some() && deadline.as_mut().poll(cx).is_ready() {
+                tracing::debug!(peer = %peer.address, ?phase, "a client took too long and is cut off");
+                return Poll::Ready(Step::Cut);
+            }
+            if stopping || stopped.as_mut().poll(cx).is_pending() {
+                return Poll::Pending;
             }
         }
-        if timing.limit(phase).is_some() && deadline.as_mut().poll(cx).is_ready() {
-            tracing::debug!(peer = %peer.address, ?phase, "a client took too long and is cut off");
-            return Poll::Ready(Step::Cut);
-        }
-        Poll::Pending
     })
     .await;
     match step {
@@ -203,15 +240,19 @@ async fn drive_http1(
         Step::Done => Ended::Done(connection.into_parts().io.into_socket()),
         Step::TakeOver(take_over) => {
             let parts = connection.into_parts();
-            Ended::TakenOver(take_over, Taken { stream: parts.io.into_socket(), read_ahead: parts.read_buf })
+            match parts.io.into_socket().into_plain() {
+                Ok(stream) => Ended::TakenOver(take_over, Taken { stream, read_ahead: parts.read_buf }),
+                Err(_) => Ended::Cut,
+            }
         }
     }
 }
 
 /// Says that nothing more comes and waits a little for the client to do the same: a socket that is closed while
 /// something of the client's is unread resets the connection, and the client may never see the response.
-async fn linger(mut socket: TcpStream, time_max: Duration) {
+async fn linger(mut socket: Socket, time_max: Duration) {
     let closing = async {
+        let socket = socket.registered()?.inner_mut();
         socket.shutdown().await?;
         let mut waste = vec![0; 16 * 1024];
         let mut wasted = 0;
@@ -335,7 +376,7 @@ mod tests {
     use super::*;
     use crate::{ReplyFuture, text};
     use http::StatusCode;
-    use tokio::net::TcpListener;
+    use tokio::net::{TcpListener, TcpStream};
 
     const SHORT: Duration = Duration::from_millis(100);
     const LONG: Duration = Duration::from_secs(60);
@@ -365,7 +406,13 @@ mod tests {
         let local = listener.local_addr().expect("bound");
         let client = TcpStream::connect(local).await.expect("listening");
         let (socket, address) = listener.accept().await.expect("connected");
-        let connection = serve(socket, Peer { address, local }, Arc::new(handler), timing, untied());
+        let socket = socket.into_std().expect("a socket");
+        let connection = begin(socket, Peer { address }, Arc::new(handler), timing, untied());
+        let connection = async {
+            if let Some(connection) = connection {
+                connection.await
+            }
+        };
         (client, TaskTracker::new().spawn(connection).map(|ended| ended.expect("no panic")))
     }
 
@@ -482,9 +529,9 @@ mod tests {
     async fn wakers_that_stay_behind_keep_little_of_a_connection() {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let local = listener.local_addr().expect("bound");
-        let socket = TcpStream::connect(local).await.expect("listening");
-        let peer = Peer { address: local, local };
-        let connection = serve(socket, peer, Arc::new(slow), PATIENT, untied());
+        let socket = TcpStream::connect(local).await.expect("listening").into_std().expect("a socket");
+        let connection = begin(socket, Peer { address: local }, Arc::new(slow), PATIENT, untied());
+        let connection = connection.expect("there is no request yet");
         assert!(size_of_val(&connection) <= 256, "{} bytes", size_of_val(&connection));
     }
 }

@@ -1,13 +1,12 @@
 //! What a handler gets and what it gives: a request and its peer, a response or the wish to have the socket.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpStream};
 use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use hyper::body::Incoming;
-use tokio::net::TcpStream;
 
 use crate::{Problem, Response};
 
@@ -37,8 +36,6 @@ where
 pub struct Peer {
     /// The other end of the connection: the client, or the proxy before it.
     pub address: SocketAddr,
-    /// This end.
-    pub local: SocketAddr,
 }
 
 /// What a handler answers.
@@ -88,7 +85,7 @@ impl fmt::Debug for TakeOver {
 /// A socket that hyper has let go of.
 #[derive(Debug)]
 pub struct Taken {
-    /// The socket, still registered with tokio; `into_std` takes it out.
+    /// The socket, which doesn't block and which tokio knows nothing of.
     pub stream: TcpStream,
     /// What the client has sent after the request and was read already.
     pub read_ahead: Bytes,

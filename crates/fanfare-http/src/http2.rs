@@ -14,12 +14,11 @@ use futures_util::future::{AbortHandle, Abortable};
 use hyper::rt::Executor;
 use hyper::server::conn::http2;
 use hyper_util::rt::TokioTimer;
-use tokio::net::TcpStream;
 use tokio::time::{Instant, sleep_until};
 use tokio_util::task::TaskTracker;
 
 use crate::connection::{Answering, HEAD_BYTES_MAX, Ties, Timing};
-use crate::wire::{Phase, Wire};
+use crate::wire::{Phase, Socket, Wire};
 
 /// What every HTTP/2 connection begins with, and no HTTP/1 request does.
 pub(crate) const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -74,8 +73,9 @@ where
 }
 
 /// Serves a connection to its end, from its preface on.
-pub(crate) async fn drive(socket: TcpStream, preface: Bytes, answering: Answering, timing: Timing, ties: Ties) {
+pub(crate) async fn drive(socket: Socket, preface: Bytes, answering: Answering, timing: Timing, ties: Ties) {
     let (traffic, peer) = (answering.traffic.clone(), answering.peer);
+    traffic.wait();
     let wire = Wire::new(socket, preface, traffic.clone()).gathering();
     let mut connection = pin!(
         http2::Builder::new(Streams(ties.tasks))

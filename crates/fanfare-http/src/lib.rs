@@ -35,4 +35,4 @@ pub use proxies::{NetworkError, TrustedProxies, client_network};
 pub use query::{Query, path_is, path_segments};
 pub use request_id::{REQUEST_ID, request_id};
 pub use response::{Body, BodyError, Response, empty, full, json, options, streamed, text};
-pub use server::Server;
+pub use server::{Server, listen};

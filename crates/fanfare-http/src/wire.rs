@@ -1,6 +1,8 @@
 //! A socket as hyper sees it, with an eye on what passes: whether everything is written, and when something moved.
 
-use std::io::{self, IoSlice};
+use std::io::{self, IoSlice, Read as _};
+use std::mem;
+use std::net::TcpStream;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 use std::sync::{Arc, Mutex};
@@ -9,7 +11,7 @@ use std::task::{Context, Poll};
 use bytes::{Buf, Bytes};
 use hyper::rt::{Read, ReadBufCursor, Write};
 use hyper_util::rt::TokioIo;
-use tokio::net::TcpStream;
+use socket2::SockRef;
 
 use crate::TakeOver;
 
@@ -32,6 +34,9 @@ pub(crate) struct Traffic {
     answered: AtomicU64,
     given_up: AtomicU64,
     take_over: Mutex<Option<TakeOver>>,
+    /// Whether a read may wait for the client. Until then one that has nothing to read answers that it isn't ready and
+    /// wakes nobody, so that a socket which is given away at once was never registered.
+    may_wait: AtomicBool,
 }
 
 /// What a connection is busy with, as far as a deadline is concerned. With it comes a number that changes when the
@@ -88,6 +93,11 @@ impl Traffic {
         if self.dirty.load(Relaxed) { None } else { self.slot().take() }
     }
 
+    /// From now on reads wait for the client. Answers whether they did already.
+    pub(crate) fn wait(&self) -> bool {
+        self.may_wait.swap(true, Relaxed)
+    }
+
     fn slot(&self) -> std::sync::MutexGuard<'_, Option<TakeOver>> {
         self.take_over.lock().expect("nobody panics while holding a slot")
     }
@@ -124,10 +134,75 @@ impl Drop for Serving {
     }
 }
 
+/// A socket that doesn't block. tokio hears of it when it is first waited for: most requests are there when their
+/// connection is accepted, and a stream's socket goes to a shard, which has an epoll set of its own.
+#[derive(Debug)]
+pub(crate) enum Socket {
+    Plain(TcpStream),
+    Registered(TokioIo<tokio::net::TcpStream>),
+    /// It could not be registered.
+    Lost,
+}
+
+impl Socket {
+    /// Reads what is there into `buffer`, without waiting.
+    ///
+    /// # Errors
+    /// `WouldBlock`: there is nothing just now. Else it is broken.
+    pub(crate) fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Plain(socket) => (&mut &*socket).read(buffer),
+            Self::Registered(socket) => socket.inner().try_read(buffer),
+            Self::Lost => Err(io::ErrorKind::NotConnected.into()),
+        }
+    }
+
+    /// Writes at once, if that is possible: hyper gives a last response up that isn't taken when it is written, and
+    /// tokio does not know of a socket it has just been told of that it takes something.
+    fn poll_write(&mut self, cx: &mut Context<'_>, slices: &[IoSlice<'_>]) -> Poll<io::Result<usize>> {
+        let written = match self {
+            Self::Plain(socket) => SockRef::from(&*socket).send_vectored(slices),
+            Self::Registered(socket) => SockRef::from(socket.inner()).send_vectored(slices),
+            Self::Lost => Err(io::ErrorKind::NotConnected.into()),
+        };
+        match written {
+            Err(error) if matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::Interrupted) => {
+                Pin::new(self.registered()?).poll_write_vectored(cx, slices)
+            }
+            written => Poll::Ready(written),
+        }
+    }
+
+    /// Waits until there is something to read.
+    pub(crate) async fn readable(&mut self) -> io::Result<()> {
+        self.registered()?.inner().readable().await
+    }
+
+    /// The socket by itself.
+    pub(crate) fn into_plain(self) -> io::Result<TcpStream> {
+        match self {
+            Self::Plain(socket) => Ok(socket),
+            Self::Registered(socket) => socket.into_inner().into_std(),
+            Self::Lost => Err(io::ErrorKind::NotConnected.into()),
+        }
+    }
+
+    pub(crate) fn registered(&mut self) -> io::Result<&mut TokioIo<tokio::net::TcpStream>> {
+        if let Self::Plain(_) = self {
+            let Self::Plain(socket) = mem::replace(self, Self::Lost) else { unreachable!("looked at above") };
+            *self = Self::Registered(TokioIo::new(tokio::net::TcpStream::from_std(socket)?));
+        }
+        match self {
+            Self::Registered(socket) => Ok(socket),
+            Self::Plain(_) | Self::Lost => Err(io::ErrorKind::NotConnected.into()),
+        }
+    }
+}
+
 /// The socket.
 #[derive(Debug)]
 pub(crate) struct Wire {
-    socket: TokioIo<TcpStream>,
+    socket: Socket,
     /// What was read before hyper came, to tell which HTTP this is.
     begin: Bytes,
     gathers: bool,
@@ -135,8 +210,8 @@ pub(crate) struct Wire {
 }
 
 impl Wire {
-    pub(crate) fn new(socket: TcpStream, begin: Bytes, traffic: Arc<Traffic>) -> Self {
-        Self { socket: TokioIo::new(socket), begin, gathers: false, traffic }
+    pub(crate) fn new(socket: Socket, begin: Bytes, traffic: Arc<Traffic>) -> Self {
+        Self { socket, begin, gathers: false, traffic }
     }
 
     /// Has small pieces gathered before they are written: an event to many streams of one connection is many small
@@ -145,8 +220,8 @@ impl Wire {
         Self { gathers: true, ..self }
     }
 
-    pub(crate) fn into_socket(self) -> TcpStream {
-        self.socket.into_inner()
+    pub(crate) fn into_socket(self) -> Socket {
+        self.socket
     }
 
     fn wrote(&self, result: &Poll<io::Result<usize>>) {
@@ -166,7 +241,10 @@ impl Read for Wire {
             self.traffic.reads.fetch_add(1, Relaxed);
             return Poll::Ready(Ok(()));
         }
-        let result = Pin::new(&mut self.socket).poll_read(cx, into);
+        if !self.traffic.may_wait.load(Relaxed) {
+            return Poll::Pending; // The driver asks again.
+        }
+        let result = Pin::new(self.socket.registered()?).poll_read(cx, into);
         if result.is_ready() {
             self.traffic.reads.fetch_add(1, Relaxed);
         }
@@ -176,7 +254,7 @@ impl Read for Wire {
 
 impl Write for Wire {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        let result = Pin::new(&mut self.socket).poll_write(cx, bytes);
+        let result = self.socket.poll_write(cx, &[IoSlice::new(bytes)]);
         self.wrote(&result);
         result
     }
@@ -186,24 +264,21 @@ impl Write for Wire {
         cx: &mut Context<'_>,
         slices: &[IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        let result = Pin::new(&mut self.socket).poll_write_vectored(cx, slices);
+        let result = self.socket.poll_write(cx, slices);
         self.wrote(&result);
         result
     }
 
     fn is_write_vectored(&self) -> bool {
-        !self.gathers && self.socket.is_write_vectored()
+        !self.gathers // A TCP socket takes slices.
     }
 
-    fn poll_flush(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        let result = Pin::new(&mut self.socket).poll_flush(cx);
-        if result.is_ready() {
-            self.traffic.dirty.store(false, Relaxed);
-        }
-        result
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.traffic.dirty.store(false, Relaxed); // A TCP socket keeps nothing back.
+        Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_shutdown(cx)
+        Pin::new(self.socket.registered()?).poll_shutdown(cx)
     }
 }

@@ -12,8 +12,21 @@ use tokio::sync::{mpsc, oneshot};
 
 const STREAM_HEAD: &[u8] = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n";
 
+/// A socket that was given away.
+struct Given {
+    stream: tokio::net::TcpStream,
+    read_ahead: bytes::Bytes,
+}
+
+impl From<Taken> for Given {
+    fn from(taken: Taken) -> Self {
+        let stream = tokio::net::TcpStream::from_std(taken.stream).expect("it doesn't block");
+        Self { stream, read_ahead: taken.read_ahead }
+    }
+}
+
 /// A server that gives away sockets of `/events` and answers anything else, `/large` with 8 MiB.
-async fn giving() -> (TestServer, mpsc::UnboundedReceiver<Taken>) {
+async fn giving() -> (TestServer, mpsc::UnboundedReceiver<Given>) {
     let (sender, taken) = mpsc::unbounded_channel();
     let server = TestServer::start(move |request: Request, _| {
         let sender = sender.clone();
@@ -21,7 +34,7 @@ async fn giving() -> (TestServer, mpsc::UnboundedReceiver<Taken>) {
             match request.uri().path() {
                 "/events" => {
                     read_body(request.into_body(), 1024).await.expect("a small body");
-                    Reply::TakeOver(TakeOver::new(move |taken| sender.send(taken).expect("awaited")))
+                    Reply::TakeOver(TakeOver::new(move |taken| sender.send(taken.into()).expect("awaited")))
                 }
                 "/large" => Reply::Response(fanfare_http::Response::new(full(vec![b'x'; 8 << 20]))),
                 path => Reply::Response(text(StatusCode::OK, path.to_owned())),
@@ -32,7 +45,7 @@ async fn giving() -> (TestServer, mpsc::UnboundedReceiver<Taken>) {
     (server, taken)
 }
 
-async fn stream(client: &mut Client, taken: &mut mpsc::UnboundedReceiver<Taken>) -> Taken {
+async fn stream(client: &mut Client, taken: &mut mpsc::UnboundedReceiver<Given>) -> Given {
     let mut taken = taken.recv().await.expect("given away");
     taken.stream.write_all(STREAM_HEAD).await.expect("open");
     taken.stream.write_all(b"data: hi\n\n").await.expect("open");
@@ -96,7 +109,7 @@ async fn earlier_requests_of_the_connection_are_answered_first() {
 }
 
 /// Writes the stream without waiting for the client.
-async fn stream_of(taken: &mut mpsc::UnboundedReceiver<Taken>) -> Taken {
+async fn stream_of(taken: &mut mpsc::UnboundedReceiver<Given>) -> Given {
     let mut taken = taken.recv().await.expect("given away");
     taken.stream.write_all(STREAM_HEAD).await.expect("open");
     taken.stream.write_all(b"data: hi\n\n").await.expect("open");

@@ -9,15 +9,11 @@ use std::time::Duration;
 use anyhow::{Context as _, anyhow};
 use fanfare_edge::Edge;
 use fanfare_http::{Handler, Server};
-use tokio::net::{TcpListener, TcpSocket};
+use tokio::net::TcpListener;
 
 use crate::config::Config;
 use crate::lifecycle::{DrainTimes, Drained, Lifecycle, Signals};
 use crate::logging;
-
-/// Connections that may wait to be accepted: after a restart everybody comes back at once. The kernel's own bound
-/// (`net.core.somaxconn`) holds too.
-const ACCEPT_BACKLOG: u32 = 4096;
 
 /// Runs a service to its end, on a runtime of its own.
 pub(crate) fn run(
@@ -53,13 +49,7 @@ pub(crate) fn serve(lifecycle: &Lifecycle, name: &'static str, listener: TcpList
 
 /// Listens on an address, which `flag` can change.
 pub(crate) fn listen(address: SocketAddr, flag: &str) -> anyhow::Result<TcpListener> {
-    let bind = || {
-        let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
-        socket.set_reuseaddr(true)?; // Else a restart would have to wait for the connections of before.
-        socket.bind(address)?;
-        socket.listen(ACCEPT_BACKLOG)
-    };
-    bind().map_err(|error| match error.kind() {
+    fanfare_http::listen(address).map_err(|error| match error.kind() {
         io::ErrorKind::AddrInUse => anyhow!(
             "{address} is in use: stop what listens there, or take another address with {flag} \
              (port 0 takes a free one)"

@@ -72,6 +72,9 @@ impl Shard {
         self.metrics.opened.inc();
         self.machine.join(visit.key, &channels, start, changes);
         if !head.is_empty() {
+            if self.machine.is_live() {
+                self.sockets.connections[visit.key as usize].wire.hold_back(); // It joins in a moment.
+            }
             self.sockets.send(visit.key, &head);
         }
         let user = self.sockets.connections[visit.key as usize].admission.user();

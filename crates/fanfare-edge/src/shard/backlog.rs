@@ -49,6 +49,12 @@ impl Backlog {
         }
     }
 
+    /// Something that has to go out before all that waits. None of it has begun to, and no event in it can be dropped.
+    pub(super) fn push_front(&mut self, bytes: Bytes) {
+        self.bytes += bytes.len();
+        self.frames.push_front(Frame { bytes, events: 0 });
+    }
+
     /// Drops the frames that haven't begun to go out. Answers how many events were in them.
     pub(super) fn drop_unbegun(&mut self, first_has_begun: bool) -> usize {
         let Some(waiting) = self.0.take() else { return 0 };

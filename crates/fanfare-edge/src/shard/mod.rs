@@ -60,6 +60,9 @@ pub(crate) use wire::Wire;
 const DELIVERIES_MAX: usize = 64;
 const VISITS_MAX: usize = 256;
 
+/// Commands that are carried out before others get a turn: in a storm, connections come in heaps.
+const APPLIED_MAX: usize = 64;
+
 /// Pause between two looks at channels that nobody follows any more; they are left at the second.
 const LINGER: Duration = Duration::from_secs(15);
 
@@ -204,17 +207,29 @@ impl Shard {
                     self.look_at_bodies();
                     self.deliver();
                 }
-                Step::Apply(Command::Adopt(adoption)) => self.adopt(*adoption),
-                Step::Apply(Command::Hold(holding)) => self.hold(*holding),
-                Step::Apply(Command::Close(visit, reason)) => self.close(visit, reason),
-                Step::Apply(Command::Patch(order, answer)) => _ = answer.send(self.patch(*order)),
-                Step::Apply(Command::Disconnect(only)) => self.disconnect(only.as_ref()),
-                Step::Apply(Command::Finish(visit, ending)) => self.finish(visit, ending),
-                Step::Apply(Command::Drain(window, done)) => self.begin_drain(window, done),
+                Step::Apply(command) => {
+                    self.apply(command);
+                    for _ in 1..APPLIED_MAX {
+                        let Ok(command) = self.commands.try_recv() else { break };
+                        self.apply(command);
+                    }
+                }
                 Step::Sockets => self.look_at_sockets(&mut events),
                 Step::Tick => self.tick(),
             }
             self.settle();
+        }
+    }
+
+    fn apply(&mut self, command: Command) {
+        match command {
+            Command::Adopt(adoption) => self.adopt(*adoption),
+            Command::Hold(holding) => self.hold(*holding),
+            Command::Close(visit, reason) => self.close(visit, reason),
+            Command::Patch(order, answer) => _ = answer.send(self.patch(*order)),
+            Command::Disconnect(only) => self.disconnect(only.as_ref()),
+            Command::Finish(visit, ending) => self.finish(visit, ending),
+            Command::Drain(window, done) => self.begin_drain(window, done),
         }
     }
 
@@ -318,6 +333,8 @@ impl Shard {
         if connection.visit_at != now {
             return; // It was to be looked at earlier than that, and was.
         }
+        self.sockets.release(visit.key); // It has not joined at once.
+        let Some(connection) = self.sockets.connections.get_mut(visit.key as usize) else { return };
         let without_events = self.tick * now.wrapping_sub(connection.event_at);
         let left = match connection.time_left(&self.config, without_events) {
             Ok(left) => ticks(left, self.tick),
@@ -373,6 +390,9 @@ impl Shard {
 
     /// What a step left to do: connections that end, replays that go on, wishes for the feeds.
     fn settle(&mut self) {
+        while let Some(key) = self.sockets.joined.pop() {
+            self.sockets.release(key);
+        }
         for key in std::mem::take(&mut self.sockets.polled) {
             self.look_at_poll(key);
         }
@@ -448,6 +468,8 @@ impl Shard {
             return self.remove(key); // It left while its last bytes went out, or had been refused anyway.
         }
         connection.phase = Phase::CutOff;
+        self.sockets.release(key);
+        let connection = &mut self.sockets.connections[key as usize];
         let answer = connection.polled.as_mut().map(|p| p.response(reason, self.machine.id(key), retry_pause(reason)));
         self.registry.unfollow(connection.admission.user(), &self.machine.channels(key));
         self.machine.leave(key);
@@ -471,9 +493,8 @@ impl Shard {
     }
 
     fn remove(&mut self, key: ConnectionKey) {
-        if let Some(mut connection) = self.sockets.connections.try_remove(key as usize) {
-            self.metrics.backlog_bytes.sub(connection.backlog.bytes() as i64);
-            connection.wire.unwatch(&self.sockets.registry);
+        if let Some(connection) = self.sockets.connections.try_remove(key as usize) {
+            self.metrics.backlog_bytes.sub(connection.backlog.bytes() as i64); // Its socket closes, and is watched no more.
         }
     }
 }

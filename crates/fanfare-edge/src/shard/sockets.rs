@@ -53,6 +53,9 @@ pub(super) struct Sockets {
     pub(super) ended: Vec<(ConnectionKey, CloseReason)>,
     /// Connections whose backlog has just drained.
     pub(super) drained: Vec<ConnectionKey>,
+    /// Connections that have just been told that they are connected, and whose first bytes are held back until all is
+    /// said.
+    pub(super) joined: Vec<ConnectionKey>,
     /// Polls that something has happened to, once each.
     pub(super) polled: Vec<ConnectionKey>,
     /// Deliveries that the metrics don't count yet.
@@ -81,6 +84,7 @@ impl Sockets {
             backlog_bytes_max,
             ended: Vec::new(),
             drained: Vec::new(),
+            joined: Vec::new(),
             polled: Vec::new(),
             deliveries: 0,
             coalesce,
@@ -137,10 +141,23 @@ impl Sockets {
         self.sent(to, written, before, self.backlog_bytes_max);
     }
 
+    /// What was held back of a stream's beginning goes out.
+    pub(super) fn release(&mut self, key: ConnectionKey) {
+        let Some(connection) = self.connections.get_mut(key as usize) else { return };
+        if !connection.backlog.is_empty() {
+            self.flush(key);
+        } else if let Some(first) = connection.wire.release() {
+            self.send(key, &first);
+        }
+    }
+
     /// The wire takes bytes again.
     pub(super) fn flush(&mut self, key: ConnectionKey) {
         let Some(connection) = self.connections.get_mut(key as usize) else { return };
         let before = connection.backlog.bytes();
+        if let Some(first) = connection.wire.release() {
+            connection.backlog.push_front(first);
+        }
         let written = connection.flush();
         self.sent(key, written, before, self.backlog_bytes_max);
         if written == Written::Sent && before > 0 {
@@ -319,6 +336,7 @@ impl Outlet for Sockets {
             resumed,
         };
         self.own_frame(to, "connected", &data, Some(id));
+        self.joined.push(to);
         let connection = &mut self.connections[to as usize];
         let visit = Visit { key: to, generation: connection.generation };
         if let Some(call) = &mut connection.call {

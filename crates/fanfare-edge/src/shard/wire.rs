@@ -15,12 +15,12 @@ use super::backlog::Backlog;
 use super::ready::Ready;
 use super::wheel::Visit;
 
-/// Unacknowledged bytes or an unanswered keepalive for so long mean that the peer is gone.
-const PEER_TIMEOUT: Duration = Duration::from_secs(30);
-
 /// Bytes that a client may send after its request. It has nothing to say; what it says is read and dropped, so that
 /// its hang-up is seen, but not for ever.
 const INPUT_BYTES_MAX: u32 = 64 * 1024;
+
+/// Bytes of a stream's beginning that are held back at most; what doesn't fit waits behind them.
+const HELD_BYTES_MAX: usize = 16 * 1024;
 
 /// What a stream's bytes leave through.
 #[derive(Debug)]
@@ -37,19 +37,34 @@ pub(crate) struct Socket {
     stream: TcpStream,
     /// Bytes that the client has sent after its request.
     input_bytes: u32,
+    /// The stream's first bytes, as long as they are held back.
+    held: Option<Box<Held>>,
 }
 
+/// Bytes that leave together.
+#[derive(Debug, Default)]
+struct Held(Vec<u8>);
+
 impl Wire {
-    /// A socket of which the kernel buffers so many bytes.
-    pub(crate) fn socket(stream: std::net::TcpStream, send_buffer_bytes: usize) -> Self {
-        let stream = TcpStream::from_std(stream);
-        let options = socket2::SockRef::from(&stream);
-        // A socket that refuses an option works all the same.
-        _ = options.set_tcp_nodelay(true);
-        _ = options.set_send_buffer_size(send_buffer_bytes);
-        _ = options.set_tcp_user_timeout(Some(PEER_TIMEOUT));
-        _ = options.set_keepalive(true);
-        Self::Socket(Socket { stream, input_bytes: 0 })
+    /// A socket as the server accepted it, with the options of its listener.
+    pub(crate) fn socket(stream: std::net::TcpStream) -> Self {
+        Self::Socket(Socket { stream: TcpStream::from_std(stream), input_bytes: 0, held: None })
+    }
+
+    /// From now on what is written is held back, so that head, `connected` and replay are one write. Bounded by
+    /// [`HELD_BYTES_MAX`]; a body of HTTP/2 is written by its connection's task, and holds nothing.
+    pub(super) fn hold_back(&mut self) {
+        if let Self::Socket(socket) = self {
+            socket.held = Some(Box::default());
+        }
+    }
+
+    /// Holds nothing back any more. Answers what has to be written before anything else.
+    pub(super) fn release(&mut self) -> Option<Bytes> {
+        match self {
+            Self::Socket(socket) => socket.held.take().map(|held| held.0.into()),
+            Self::Body(_) => None,
+        }
     }
 
     /// From now on the shard hears what happens to it.
@@ -77,20 +92,13 @@ impl Wire {
         }
     }
 
-    /// The shard hears nothing more of it.
-    pub(super) fn unwatch(&mut self, registry: &Registry) {
-        match self {
-            Self::Socket(socket) => _ = registry.deregister(&mut socket.stream),
-            Self::Body(_) => {}
-        }
-    }
-
     /// Takes what it can of a frame in two parts. Answers how many bytes.
     ///
     /// # Errors
     /// `WouldBlock`: none at all just now. Anything else: it is broken.
     pub(super) fn write(&mut self, head: &[u8], rest: &Bytes) -> io::Result<usize> {
         match self {
+            Self::Socket(Socket { held: Some(held), .. }) => held.take(head, rest),
             Self::Socket(Socket { stream, .. }) => loop {
                 let written = if head.is_empty() {
                     stream.write(rest)
@@ -154,6 +162,18 @@ impl Wire {
 
 fn token(key: ConnectionKey) -> Token {
     Token(key as usize)
+}
+
+impl Held {
+    fn take(&mut self, head: &[u8], rest: &[u8]) -> io::Result<usize> {
+        let len = head.len() + rest.len();
+        if self.0.len() + len > HELD_BYTES_MAX {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        self.0.extend_from_slice(head);
+        self.0.extend_from_slice(rest);
+        Ok(len)
+    }
 }
 
 impl Socket {

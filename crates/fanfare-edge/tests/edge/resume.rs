@@ -169,7 +169,7 @@ async fn another_history_is_told_as_lost() {
 
 #[tokio::test]
 async fn a_long_replay_arrives_whole_however_slowly_it_is_read() {
-    let config = EdgeConfig { backlog_bytes_max: 1024, send_buffer_bytes: 4096, ..EdgeConfig::default() };
+    let config = EdgeConfig { backlog_bytes_max: 1024, ..EdgeConfig::default() };
     let edge = TestEdge::with(1, config).await;
     let first = edge.publish("c", None, "first").await;
     let data = "x".repeat(20_000);

@@ -5,7 +5,7 @@ use fanfare_edge::EdgeConfig;
 use crate::support::{Subscriber, TestEdge};
 
 fn narrow() -> EdgeConfig {
-    EdgeConfig { backlog_bytes_max: 64 * 1024, send_buffer_bytes: 8 * 1024, ..EdgeConfig::default() }
+    EdgeConfig { backlog_bytes_max: 64 * 1024, ..EdgeConfig::default() }
 }
 
 #[tokio::test]
@@ -58,7 +58,7 @@ async fn a_slow_subscriber_is_closed_and_the_others_miss_nothing() {
 
 #[tokio::test]
 async fn an_event_larger_than_the_bound_is_still_delivered() {
-    let config = EdgeConfig { backlog_bytes_max: 1, send_buffer_bytes: 4096, ..EdgeConfig::default() };
+    let config = EdgeConfig { backlog_bytes_max: 1, ..EdgeConfig::default() };
     let edge = TestEdge::with(1, config).await;
     let mut subscriber = edge.subscribe("/events/c").await;
     subscriber.expect("connected").await;

@@ -6,11 +6,11 @@ use std::time::Duration;
 use fanfare_auth::Access;
 use fanfare_backbone::Backbone;
 use fanfare_edge::{Edge, EdgeConfig};
-use fanfare_http::{Cors, Peer, ReplyFuture, Request, Server};
+use fanfare_http::{Cors, Peer, ReplyFuture, Request, Server, listen};
 use fanfare_protocol::sse::{Decoder, Message};
 use fanfare_protocol::{ByNamespace, Channel, Content, Draft, EventType, Keep, Partitions, Point, Retention};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -61,7 +61,7 @@ impl TestEdge {
         let (edge, services) = Edge::new(backbone.clone(), config, access, cors, &metrics).expect("starts");
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         services.into_iter().filter(|_| run).for_each(|service| drop(tasks.spawn(service.future)));
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let listener = listen("127.0.0.1:0".parse().expect("an address")).expect("a free port");
         let address = listener.local_addr().expect("bound");
         let handler = edge.clone();
         let handler = Arc::new(move |request: Request, peer: Peer| -> ReplyFuture {

@@ -4,9 +4,9 @@
 
 use std::sync::Arc;
 
-use fanfare_http::{Peer, Reply, Request, Server};
+use fanfare_http::{Peer, Reply, Request, Server, listen};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -23,7 +23,7 @@ impl TestServer {
     where
         F: Future<Output = Reply> + Send + 'static,
     {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let listener = listen("127.0.0.1:0".parse().expect("an address")).expect("a free port");
         let address = listener.local_addr().expect("bound");
         let (stop, connections) = (CancellationToken::new(), TaskTracker::new());
         let handler =

@@ -71,6 +71,11 @@ impl Machine {
         assert!(before.is_none(), "a connection's number is used again only once it has left");
     }
 
+    /// Whether joins are over in a moment, as far as can be told: the streams of all partitions are live.
+    pub fn is_live(&self) -> bool {
+        self.parts.iter().all(|part| matches!(part.state, super::State::Live))
+    }
+
     /// A connection has nothing waiting any more: its replay goes on, if that is what it waits for.
     pub fn resume(&mut self, key: ConnectionKey) {
         let Some(connection) = self.connections.get(key as usize).and_then(Option::as_deref) else { return };

@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use fanfare_auth::{PublishAccess, PublishKeys, Secrets};
 use fanfare_backbone::Backbone;
-use fanfare_http::Server;
+use fanfare_http::{Server, listen};
 use fanfare_protocol::{ByNamespace, Channel, Keep, PageLimit, Partitions, Retention, SharedEvent};
 use fanfare_publish::{PublishApi, PublishConfig};
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -60,7 +60,7 @@ impl TestApi {
         let backbone = Backbone::in_process(partitions, retention);
         let registry = prometheus::Registry::new();
         let api = PublishApi::new(backbone.clone(), config, access, secrets, &registry).expect("a new registry");
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let listener = listen("127.0.0.1:0".parse().expect("an address")).expect("a free port");
         let address = listener.local_addr().expect("bound");
         let serving = Server::new(Arc::new(api)).serve(listener, CancellationToken::new(), TaskTracker::new());
         TaskTracker::new().spawn(serving);
