@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::hash::{BuildHasher, RandomState};
+use std::num::NonZeroU8;
 use std::ops::{Index, IndexMut};
 
 use hashbrown::HashTable;
@@ -29,6 +30,8 @@ pub(super) struct ChannelState {
     pub(super) lingering: u8,
     /// Its subscribers are being visited.
     pub(super) sweeping: bool,
+    /// The tick when one of several subscribers left last.
+    pub(super) crowded_at: Option<NonZeroU8>,
 }
 
 impl ChannelState {
@@ -43,7 +46,16 @@ impl ChannelState {
             tail: Tail::default(),
             lingering: 0,
             sweeping: false,
+            crowded_at: None,
         }
+    }
+
+    /// Whether the newest events are kept for those who come back: several are on it, or were lately, or nobody is and
+    /// it lingers. Where everybody was cut off at once, all come back to a tail. A lone reader's history is read.
+    pub(super) fn keeps_tail(&self, tick: NonZeroU8) -> bool {
+        let crowded_lately =
+            || self.crowded_at.is_some_and(|at| tick.get().wrapping_sub(at.get()) <= super::LINGER_TICKS);
+        self.subscribers.len() != 1 || crowded_lately()
     }
 
     pub(super) fn is_followed(&self) -> bool {

@@ -17,6 +17,7 @@ mod patch;
 mod resync;
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::num::NonZeroU8;
 use std::sync::{Arc, Mutex, MutexGuard};
 
 use crate::feed::{Cut, Delivery};
@@ -181,6 +182,8 @@ struct Part {
     adding: Vec<patch::Adding>,
     fanout: Fanout,
     lingering: BTreeSet<u32>,
+    /// Ticks that have passed; after the last number comes the first one.
+    ticks: NonZeroU8,
 }
 
 /// The machine of one shard: all partitions, all connections of that shard.
@@ -215,6 +218,7 @@ impl Machine {
             adding: Vec::new(),
             fanout: Fanout::default(),
             lingering: BTreeSet::new(),
+            ticks: NonZeroU8::MIN,
         };
         Self {
             partitions,
@@ -295,6 +299,7 @@ impl Machine {
     /// Time for channels without subscribers to be forgotten: those that were so at the last tick too.
     pub fn tick(&mut self) {
         for part in &mut self.parts {
+            part.ticks = part.ticks.checked_add(1).unwrap_or(NonZeroU8::MIN);
             let mut gone = Vec::new();
             for index in &part.lingering {
                 let state = &mut part.channels[*index as usize];
@@ -383,9 +388,8 @@ impl Machine {
             return;
         }
         state.last = Last { pos: event.pos, exact: true };
-        // A tail is for those who come back while others are still on; a lone reader's history is read.
-        let shared = state.subscribers.len() > 1;
-        state.tail.push(event, if shared { limits.tail_events_max } else { 0 }, limits.tail_bytes_max);
+        let keeps_tail = state.keeps_tail(part.ticks);
+        state.tail.push(event, if keeps_tail { limits.tail_events_max } else { 0 }, limits.tail_bytes_max);
         if !state.subscribers.is_empty() {
             part.fanout.start(index, state, event, replayed);
             head.unfinished = part.fanout.first();
@@ -499,7 +503,11 @@ impl Machine {
     /// Takes a connection off a channel.
     fn unseat(&mut self, partition: Partition, seat: Seat) {
         let part = &mut self.parts[usize::from(partition)];
-        let subscribers = &mut part.channels[seat.channel as usize].subscribers;
+        let state = &mut part.channels[seat.channel as usize];
+        if state.subscribers.len() > 1 {
+            state.crowded_at = Some(part.ticks);
+        }
+        let subscribers = &mut state.subscribers;
         subscribers.swap_remove(seat.slot as usize);
         if let Some(&moved) = subscribers.get(seat.slot as usize) {
             // None if it is the leaving connection itself, which is taken off all its channels.
