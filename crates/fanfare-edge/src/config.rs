@@ -52,7 +52,8 @@ pub struct EdgeConfig {
     /// Refused streams that are held open until then, at most. None: as many as the file limit has room for.
     pub held_max: Option<usize>,
     /// Bytes that may wait for one connection, besides the event being written, before it is closed as too slow. It
-    /// comes back and is replayed what it missed.
+    /// comes back and is replayed what it missed. With the room that is found by doubling, a reader that stands still
+    /// costs 64 KiB, and nothing where others wait for the same events.
     pub backlog_bytes_max: usize,
     /// Whether events that wait for a connection leave in one write. Without it each is written on its own, for measuring.
     pub coalesce: bool,
@@ -124,7 +125,7 @@ impl Default for EdgeConfig {
             poll_timeout: Duration::from_secs(24), // The wheel's visits come a little late.
             refusal_pause: Duration::from_secs(15)..=Duration::from_secs(60),
             held_max: None,
-            backlog_bytes_max: 256 * 1024,
+            backlog_bytes_max: 48 * 1024,
             coalesce: true,
             routes: Routes::default(),
             calls_max: 4_096,

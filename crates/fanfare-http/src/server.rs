@@ -45,9 +45,10 @@ pub fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     socket.set_reuseaddr(true)?; // Else a restart would have to wait for the connections of before.
     socket.set_nodelay(true)?;
     let options = socket2::SockRef::from(&socket);
-    options.set_tcp_notsent_lowat(UNSENT_BYTES_MAX)?;
-    options.set_tcp_user_timeout(Some(PEER_TIMEOUT))?;
-    options.set_keepalive(true)?;
+    // Where one of these isn't known, the rest works all the same.
+    _ = options.set_tcp_notsent_lowat(UNSENT_BYTES_MAX);
+    _ = options.set_tcp_user_timeout(Some(PEER_TIMEOUT));
+    _ = options.set_keepalive(true);
     socket.bind(address)?;
     socket.listen(ACCEPT_BACKLOG)
 }

@@ -35,9 +35,12 @@ impl Backlog {
         self.0.as_ref().map_or(0, |waiting| waiting.bytes)
     }
 
-    /// Bytes that wait besides the frame being written.
-    pub(super) fn bytes_behind(&self) -> usize {
-        self.bytes() - self.first().map_or(0, Bytes::len)
+    /// Whether more than `bytes_max` waits besides the frame being written, with what its frames take themselves. Two
+    /// frames alone are never too much: an event may be as large as it likes, and so may the next one.
+    pub(super) fn is_over(&self, bytes_max: usize) -> bool {
+        let frames = self.0.as_ref().map_or(0, |waiting| waiting.frames.len());
+        let behind = self.bytes() - self.first().map_or(0, Bytes::len);
+        frames > 2 && behind + frames * size_of::<Frame>() > bytes_max
     }
 
     /// Appends bytes with so many events in them.
@@ -51,8 +54,9 @@ impl Backlog {
 
     /// Something that has to go out before all that waits. None of it has begun to, and no event in it can be dropped.
     pub(super) fn push_front(&mut self, bytes: Bytes) {
-        self.bytes += bytes.len();
-        self.frames.push_front(Frame { bytes, events: 0 });
+        let waiting = self.0.get_or_insert_default();
+        waiting.bytes += bytes.len();
+        waiting.frames.push_front(Frame { bytes, events: 0 });
     }
 
     /// Drops the frames that haven't begun to go out. Answers how many events were in them.
@@ -158,11 +162,12 @@ mod tests {
             for frame in ["one", "", "two", "three"] {
                 backlog.push(Bytes::from_static(frame.as_bytes()), 1);
             }
-            assert_eq!((backlog.bytes(), backlog.bytes_behind()), (11, 8));
+            assert_eq!((backlog.bytes(), backlog.is_over(8), backlog.is_over(1_000)), (11, true, false));
             let mut drip = Drip(Vec::new(), step, false);
             while !backlog.is_empty() {
                 backlog.flush(&mut drip).expect("only would-block");
             }
+            assert!(!backlog.is_over(0));
             assert_eq!((drip.0.as_slice(), backlog.bytes()), (&b"onetwothree"[..], 0));
         }
     }

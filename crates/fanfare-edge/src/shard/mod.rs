@@ -494,7 +494,8 @@ impl Shard {
 
     fn remove(&mut self, key: ConnectionKey) {
         if let Some(connection) = self.sockets.connections.try_remove(key as usize) {
-            self.metrics.backlog_bytes.sub(connection.backlog.bytes() as i64); // Its socket closes, and is watched no more.
+            // A socket that closes is watched no more.
+            self.metrics.backlog_bytes.sub(connection.backlog.bytes() as i64);
         }
     }
 }

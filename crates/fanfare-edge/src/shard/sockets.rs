@@ -143,7 +143,7 @@ impl Sockets {
 
     /// What was held back of a stream's beginning goes out.
     pub(super) fn release(&mut self, key: ConnectionKey) {
-        let Some(connection) = self.connections.get_mut(key as usize) else { return };
+        let Some(connection) = self.connections.get_mut(key as usize).filter(|c| c.wire.holds()) else { return };
         if !connection.backlog.is_empty() {
             self.flush(key);
         } else if let Some(first) = connection.wire.release() {
@@ -226,7 +226,7 @@ impl Sockets {
         }
         let reason = match written {
             Written::Sent => return,
-            Written::Waiting if connection.backlog.bytes_behind() <= backlog_bytes_max => return,
+            Written::Waiting if !connection.backlog.is_over(backlog_bytes_max) => return,
             Written::Waiting => CloseReason::TooSlow,
             Written::Broken => CloseReason::ClientLeft,
         };

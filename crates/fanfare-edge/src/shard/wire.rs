@@ -59,6 +59,11 @@ impl Wire {
         }
     }
 
+    /// Whether something is held back.
+    pub(super) fn holds(&self) -> bool {
+        matches!(self, Self::Socket(Socket { held: Some(_), .. }))
+    }
+
     /// Holds nothing back any more. Answers what has to be written before anything else.
     pub(super) fn release(&mut self) -> Option<Bytes> {
         match self {
