@@ -102,28 +102,32 @@ impl Board {
 }
 
 impl Crew {
-    /// Starts as many workers as the clients ask for.
+    /// Starts as many workers as the clients ask for, and one more for the last so many of them.
     ///
     /// # Errors
     /// A process can't be started.
-    pub(crate) fn start(setup: &Setup, workers: u32) -> io::Result<Self> {
-        let workers = workers.max(setup.clients.div_ceil(CLIENTS_MAX)).max(1);
-        let said = (0..workers).map(|_| Said::default()).collect();
+    pub(crate) fn start(setup: &Setup, workers: u32, apart: u32) -> io::Result<Self> {
+        let together = setup.clients - apart;
+        let workers = workers.max(together.div_ceil(CLIENTS_MAX)).max(1);
+        let end_of = |number: u32| (u64::from(together) * u64::from(number) / u64::from(workers)) as u32;
+        let ends = (1..=workers).map(end_of).chain((apart > 0).then_some(setup.clients)).collect::<Vec<_>>();
+        let said = ends.iter().map(|_| Said::default()).collect();
         let board = Board(Arc::new((Mutex::new(said), Condvar::new())));
         let mut crew = Self { workers: Vec::new(), board, expectation: 0 };
         let program = std::env::current_exe()?;
-        for number in 0..workers {
-            let of = |number: u32| (u64::from(setup.clients) * u64::from(number) / u64::from(workers)) as u32;
-            let (first, end) = (of(number), of(number + 1));
+        for (number, end) in ends.into_iter().enumerate() {
+            let first = crew.workers.last().map_or(0, |worker| worker.first + worker.clients);
             let mut command = Command::new(&program);
             let mut child = command.arg(WORKER).stdin(Stdio::piped()).stdout(Stdio::piped()).spawn()?;
             let words = child.stdout.take().expect("it is piped");
             let board = crew.board.clone();
-            thread::spawn(move || listen(&board, number as usize, words));
+            thread::spawn(move || listen(&board, number, words));
             let orders = child.stdin.take();
             crew.workers.push(Worker { child, orders, first, clients: end - first });
-            let setup = Setup { first, clients: end - first, ..setup.clone() };
-            crew.workers[number as usize].tell(&setup)?;
+            // All of them together are what the server's listeners queue.
+            let opening_max = (setup.opening_max / workers as usize).max(1);
+            let setup = Setup { first, clients: end - first, opening_max, ..setup.clone() };
+            crew.workers[number].tell(&setup)?;
         }
         Ok(crew)
     }

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::check::Faults;
 use crate::clock::Nanos;
-use crate::crowd::{Expected, Sum};
+use crate::crowd::{Expected, Span, Sum};
 use crate::dialect::Dialect;
 
 /// What a worker is told first.
@@ -93,6 +93,8 @@ pub(crate) struct WireSum {
     latency: Vec<(u64, u64)>,
     closings: BTreeMap<String, u64>,
     refusals: BTreeMap<u16, u64>,
+    to_users: Vec<(u64, u64)>,
+    broadcasts: Vec<(u32, Span)>,
     faults: String,
     busy: f64,
 }
@@ -117,8 +119,13 @@ impl Heard {
         sum.replayed += wire.replayed;
         sum.heartbeats += wire.heartbeats;
         sum.foreign += wire.foreign;
-        for (value, count) in &wire.latency {
-            sum.latency.saturating_record_n(*value, *count);
+        for (histogram, values) in [(&mut sum.latency, &wire.latency), (&mut sum.to_users, &wire.to_users)] {
+            for (value, count) in values {
+                histogram.saturating_record_n(*value, *count);
+            }
+        }
+        for (seq, span) in &wire.broadcasts {
+            sum.broadcasts.entry(*seq).and_modify(|both| *both = both.and(*span)).or_insert(*span);
         }
         for (reason, count) in &wire.closings {
             *sum.closings.entry(reason.clone()).or_default() += count;
@@ -141,6 +148,8 @@ impl WireSum {
             latency: values(&sum.latency),
             closings: sum.closings.clone(),
             refusals,
+            to_users: values(&sum.to_users),
+            broadcasts: sum.broadcasts.iter().map(|(seq, span)| (*seq, *span)).collect(),
             faults: serde_json::to_string(&sum.faults).expect("faults are JSON"),
             busy,
         }
@@ -165,6 +174,8 @@ mod tests {
         }
         let fault = Fault {
             kind: FaultKind::Double,
+        sum.to_users.saturating_record(100);
+        sum.broadcasts.insert(7, Span { first: 10, last: 20 });
             client: Some(1),
             channel: "load:0".to_owned(),
             expected: "number 1".to_owned(),
@@ -173,12 +184,15 @@ mod tests {
         sum.faults.add_many(fault, 2);
         let line = serde_json::to_string(&WireSum::new(&sum, BTreeMap::from([(503, 1)]), 0.5)).expect("JSON");
         let mut heard = Heard::new();
-        for _ in 0..2 {
+        for line in [line, other] {
+        sum.broadcasts.insert(7, Span { first: 5, last: 15 });
+        let other = serde_json::to_string(&WireSum::new(&sum, BTreeMap::from([(503, 1)]), 0.5)).expect("JSON");
             heard.add(&serde_json::from_str(&line).expect("its own"));
         }
         let Heard { sum: both, refusals, busy } = heard;
         assert_eq!((both.deliveries, both.heartbeats, refusals[&503], busy), (6, 2, 2, 0.5));
-        assert_eq!(both.latency.len(), 8);
+        assert_eq!((both.latency.len(), both.to_users.len()), (8, 2));
+        assert_eq!(both.broadcasts, BTreeMap::from([(7, Span { first: 5, last: 20 })]));
         assert_eq!(both.latency.value_at_quantile(0.5), sum.latency.value_at_quantile(0.5));
         assert_eq!(both.faults.counts[&FaultKind::Double], 4);
         assert_eq!(both.faults.first.len(), 2);

@@ -77,6 +77,17 @@ fn events_to_single_users_reach_them_one_by_one_and_in_bulk() {
 }
 
 #[test]
+fn single_users_are_told_their_own_events_beside_broadcasts() {
+    for (name, how) in [("beside", "--broadcasts 20"), ("beside-found-out", "")] {
+        let result = check(name, &format!("beside --clients 300 --users 20 --rate 100 --duration 1s {how}"));
+        assert!(figure(&result, "userP99Millis") > 0.0 && figure(&result, "userP99OverSpread") > 0.0);
+        let run = &result.runs[0];
+        let (to_users, calm) = (&run.latencies["to single users"], &run.latencies["to single users in calm times"]);
+        assert!(to_users.count > 0 && calm.count > 0 && run.latencies["delivery"].count > to_users.count);
+    }
+}
+
+#[test]
 fn connections_come_again_and_again_and_hear_in_the_end() {
     for (name, how) in [("connect", "--rate 20"), ("connect-fresh", "--fresh")] {
         let result = check(name, &format!("connect --clients 100 --duration 1s {how}"));

@@ -9,6 +9,7 @@ use std::ops::Range;
 
 use hdrhistogram::Histogram;
 use memchr::memchr;
+use serde::{Deserialize, Serialize};
 
 use crate::check::{Fault, FaultKind, Faults};
 use crate::clock::Nanos;
@@ -70,6 +71,10 @@ pub(crate) struct Sum {
     pub(crate) foreign: u64,
     /// From when an event was due until a client had it, in µs, replays left out.
     pub(crate) latency: Histogram<u64>,
+    /// Of these, the latencies of events to single users.
+    pub(crate) to_users: Histogram<u64>,
+    /// The last [`KNOWN`] broadcasts, by number.
+    pub(crate) broadcasts: BTreeMap<u32, Span>,
     pub(crate) closings: BTreeMap<String, u64>,
     pub(crate) faults: Faults,
 }
@@ -82,9 +87,25 @@ impl Sum {
             heartbeats: 0,
             foreign: 0,
             latency: new_histogram(),
+            to_users: new_histogram(),
+            broadcasts: BTreeMap::new(),
             closings: BTreeMap::new(),
             faults: Faults::default(),
         }
+    }
+}
+
+/// When the first client had an event, and when the last.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Span {
+    pub(crate) first: Nanos,
+    pub(crate) last: Nanos,
+}
+
+impl Span {
+    /// Both together.
+    pub(crate) fn and(self, other: Self) -> Self {
+        Self { first: self.first.min(other.first), last: self.last.max(other.last) }
     }
 }
 
@@ -118,6 +139,7 @@ struct Known {
     channel: u32,
     seq: u32,
     due: Nanos,
+    span: Span,
     bytes: Vec<u8>,
     id: Range<usize>,
 }
@@ -135,6 +157,13 @@ impl Ear {
             sum: Sum::new(),
             now: 0,
         }
+    }
+
+    /// What was heard since the last time.
+    pub(super) fn take_sum(&mut self) -> Sum {
+        let broadcasts = self.known[0].iter().filter(|known| !known.bytes.is_empty());
+        self.sum.broadcasts = broadcasts.map(|known| (known.seq, known.span)).collect();
+        std::mem::replace(&mut self.sum, Sum::new())
     }
 
     /// Whether the head of the response already says that a subscription stands.
@@ -163,12 +192,14 @@ impl Ear {
         if !heard.ready {
             return None;
         }
-        for (slot, channel, known) in [(CHANNEL, who.channel, &self.known[1]), (ALL, 0, &self.known[0])] {
+        let [of_all, of_channels] = &mut self.known;
+        for (slot, channel, known) in [(CHANNEL, who.channel, of_channels), (ALL, 0, of_all)] {
             let seq = heard.next[slot];
-            let known = &known[seq as usize % KNOWN];
+            let known = &mut known[seq as usize % KNOWN];
             if known.seq == seq && known.channel == channel && !known.bytes.is_empty() && text.starts_with(&known.bytes)
             {
                 let bytes = known.bytes.len();
+                known.span.last = self.now;
                 heard.next[slot] += 1;
                 self.sum.deliveries += 1;
                 if self.keep_ids {
@@ -235,6 +266,9 @@ impl Ear {
         };
         self.sum.deliveries += 1;
         note_latency(&mut self.sum, heard, stamp.due, self.now);
+        if slot == INBOX && stamp.due >= heard.back {
+            self.sum.to_users.saturating_record(self.now.saturating_sub(stamp.due) / 1000);
+        }
         let next = heard.next[slot];
         if stamp.seq != next && next != ANY {
             return self.out_of_turn(who, heard, slot, stamp);
@@ -244,6 +278,8 @@ impl Ear {
         if slot != INBOX && is_only {
             let channel = if slot == CHANNEL { who.channel } else { 0 };
             let known = &mut self.known[usize::from(slot == CHANNEL)][stamp.seq as usize % KNOWN];
+            let is_new = known.bytes.is_empty() || (known.channel, known.seq) != (channel, stamp.seq);
+            known.span = Span { first: if is_new { self.now } else { known.span.first }, last: self.now };
             (known.channel, known.seq, known.due, known.id) = (channel, stamp.seq, stamp.due, frame.id.clone());
             known.bytes.clear();
             known.bytes.extend_from_slice(frame.bytes);

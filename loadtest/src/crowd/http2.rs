@@ -99,7 +99,7 @@ impl Multiplexed {
     }
 
     pub(crate) fn take_sum(&mut self) -> (Sum, f64) {
-        (std::mem::replace(&mut self.ear.sum, Sum::new()), self.load.take())
+        (self.ear.take_sum(), self.load.take())
     }
 
     /// Opens all connections; their streams follow. Only now there is memory for each of them, so that it can be told.

@@ -22,7 +22,7 @@ use mio::net::TcpStream;
 use mio::{Events, Interest, Poll, Token};
 use socket2::SockRef;
 
-pub(crate) use ear::{Listener, Sum};
+pub(crate) use ear::{Listener, Span, Sum};
 pub(crate) use http2::Multiplexed;
 pub(crate) use source::connect;
 
@@ -271,7 +271,7 @@ impl Crowd {
 
     /// What was heard since the last time that this was asked, and the share of its time that the thread worked.
     pub(crate) fn take_sum(&mut self) -> (Sum, f64) {
-        (std::mem::replace(&mut self.ear.sum, Sum::new()), self.load.take())
+        (self.ear.take_sum(), self.load.take())
     }
 
     /// Handles what there is to handle, waiting for so long at most. True: the waker rang.

@@ -3,6 +3,7 @@
 //! A scenario is a plain function over a [`Stage`]: clients that are connected, somebody who publishes, and what is
 //! measured meanwhile. Whatever it measures, the stage ends by holding every client against what was published.
 
+mod beside; // Single users beside broadcasts.
 mod connect; // How fast connections are opened.
 mod fanout; // One channel, many subscribers.
 mod h2; // Many streams over few connections.
@@ -24,6 +25,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 pub use connect::Connect;
+pub use beside::Beside;
 pub use fanout::{Fanout, Pace};
 pub use h2::H2;
 pub use idle::Idle;
@@ -47,6 +49,8 @@ pub enum Scenario {
     Users(Users),
     /// Connections opened a second, each authenticated and resuming where it was cut off.
     Connect(Connect),
+    /// Events to single users while everybody is told something else: whether they wait for it.
+    Beside(Beside),
     /// All connections are cut at once and come back at once, while events flow: how long until all have everything.
     Storm(Storm),
     /// Some readers stall: what they cost, when they are cut off, and whether the others notice.
@@ -74,7 +78,7 @@ pub struct Common {
     /// Processes that hold the clients; more where the limit of descriptors asks for it.
     #[arg(long, default_value_t = 1)]
     pub workers: u32,
-    /// Connections on their way at once: less than the server's listener queues.
+    /// Connections on their way at once, over all processes: less than the server's listener queues.
     #[arg(long, default_value_t = 512)]
     pub opening: usize,
     /// How long all may take to connect.
@@ -116,6 +120,7 @@ impl Scenario {
             Self::Storm(_) => "storm",
             Self::Slow(_) => "slow",
             Self::Million(_) => "million",
+            Self::Beside(_) => "beside",
             Self::H2(_) => "h2",
         }
     }
@@ -131,6 +136,7 @@ impl Scenario {
             | Self::Slow(Slow { common, .. })
             | Self::Million(Million { common, .. })
             | Self::H2(H2 { common, .. }) => common,
+            | Self::Beside(Beside { common, .. })
         }
     }
 
@@ -138,7 +144,7 @@ impl Scenario {
     pub fn has_channel(&self) -> bool {
         match self {
             Self::Idle(idle) => !idle.no_channel,
-            Self::Users(_) => false,
+            Self::Users(_) | Self::Beside(_) => false,
             _ => true,
         }
     }
@@ -154,6 +160,7 @@ impl Scenario {
             Self::Million(scenario) => serde_json::to_value(scenario),
             Self::H2(scenario) => serde_json::to_value(scenario),
         };
+            Self::Beside(scenario) => serde_json::to_value(scenario),
         serde_json::from_value(value.unwrap_or_default()).unwrap_or_default()
     }
 
@@ -173,6 +180,7 @@ impl Scenario {
             Self::H2(scenario) => h2::run(scenario, site),
         }
     }
+            Self::Beside(scenario) => beside::run(scenario, site),
 
     /// Runs it as often as was asked for, and the floor before and after each run where that was.
     ///

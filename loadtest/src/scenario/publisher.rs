@@ -19,9 +19,10 @@ pub(super) const BATCH_MAX: u32 = 256;
 /// Longest sleep before it is looked whether to stop.
 const NAP: Nanos = 50_000_000;
 
-/// Publishes to shared channels, in turn.
+/// Publishes to shared channels, in turn, or to everybody.
 pub(super) struct Publisher<'a> {
     pub(super) speaker: Speaker,
+    /// How many; 0: everybody hears all of it.
     pub(super) channels: u32,
     /// Events that were acknowledged.
     pub(super) published: &'a AtomicU32,
@@ -45,8 +46,8 @@ impl Publisher<'_> {
 
     /// One event after the other, each when it is due, or several in one request where that is over.
     pub(super) fn at_rate(mut self, rate: f64) -> io::Result<()> {
-        let start = now();
-        let due = |number: u32| start + nanos(Duration::from_secs_f64(f64::from(number) / rate));
+        let (start, first) = (now(), self.published.load(Ordering::Relaxed));
+        let due = |number: u32| start + nanos(Duration::from_secs_f64(f64::from(number - first) / rate));
         while !self.stop.load(Ordering::Relaxed) {
             let published = self.published.load(Ordering::Relaxed);
             let next = due(published);
@@ -64,8 +65,8 @@ impl Publisher<'_> {
     fn say(&mut self, count: u32, due: impl Fn(u32) -> Nanos) -> io::Result<()> {
         let published = self.published.load(Ordering::Relaxed);
         let channels = self.channels;
-        let saying =
-            |number: u32| Saying { to: To::Channel(number % channels), seq: number / channels, due: due(number) };
+        let to = |number: u32| number.checked_rem(channels).map_or(To::All, To::Channel);
+        let saying = |number: u32| Saying { to: to(number), seq: number / channels.max(1), due: due(number) };
         let events = (published..published + count).map(saying).collect::<Vec<_>>();
         self.speaker.say(&events)?;
         self.published.store(published + count, Ordering::Relaxed);
@@ -83,6 +84,8 @@ pub(super) struct UserPublisher<'a> {
     pub(super) speaker: Speaker,
     pub(super) number: u32,
     pub(super) publishers: u32,
+    /// The first of the users, and how many there are.
+    pub(super) first: u32,
     pub(super) clients: u32,
     /// Events of one request.
     pub(super) batch: u32,
@@ -97,7 +100,7 @@ pub(super) struct UserPublisher<'a> {
 
 /// What a publisher to single users did.
 pub(super) struct Told {
-    /// Events by user.
+    /// Events by user, from the first.
     pub(super) users: Vec<u32>,
     /// From when an event was due until it was acknowledged, in µs.
     pub(super) answered: Histogram<u64>,
@@ -138,7 +141,7 @@ impl UserPublisher<'_> {
                 let user = self.number + self.publishers * rng.u32(..own);
                 let seq = users[user as usize];
                 users[user as usize] += 1;
-                events.push(Saying { to: To::User(user), seq, due });
+                events.push(Saying { to: To::User(self.first + user), seq, due });
             }
             self.speaker.say(&events)?;
             answered.saturating_record_n(now().saturating_sub(due) / 1000, self.batch.into());

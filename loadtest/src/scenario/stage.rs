@@ -53,6 +53,8 @@ pub(super) struct Wish {
     pub(super) step: u64,
 }
 
+    /// The last so many clients live in a process of their own.
+    pub(super) apart: u32,
 /// CPU and clock at a moment.
 pub(super) struct Reading {
     at: Nanos,
@@ -88,7 +90,7 @@ impl<'a> Stage<'a> {
             streams: wish.streams,
             step: (wish.step / u64::from(common.workers.max(1))).max(1),
         };
-        let crew = Crew::start(&setup, common.workers)?;
+        let crew = Crew::start(&setup, common.workers, wish.apart)?;
         let style = ProgressStyle::with_template("{prefix:>18} {bar:40.cyan/blue} {human_pos}/{human_len} {msg}");
         let bar = if common.quiet { ProgressBar::hidden() } else { ProgressBar::new(0) };
         let bar = bar.with_style(style.expect("a valid template"));

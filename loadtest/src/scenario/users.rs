@@ -54,6 +54,7 @@ pub(super) fn run(options: &Users, site: &Site) -> io::Result<Run> {
             speaker: stage.speaker()?,
             number,
             publishers,
+            first: 0,
             clients: common.clients,
             batch,
             rate: options.rate.map(|rate| rate / f64::from(publishers)),
