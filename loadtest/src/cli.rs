@@ -208,7 +208,7 @@ fn measure(scenario: &Scenario, target: &Target) -> io::Result<ScenarioResult> {
         ..
     }) = scenario
     {
-        let fleet = Fleet::start(FleetOptions { edges: *edges, binary, redis })?;
+        let fleet = Fleet::start(FleetOptions { edges: *edges, binary, redis, channels_max: None })?;
         return scenario.run(&fleet.site);
     }
     scenario.run(&target.site(scenario.has_channel()))

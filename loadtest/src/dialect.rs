@@ -9,7 +9,8 @@ use crate::stamp::To;
 /// How a server is spoken to. In all templates `{host}` and `{path}` stand for the parts of its URL.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Dialect {
-    /// The whole head that subscribes: `{user}` is the client's number, `{channel}` that of its channel,
+    /// The whole head that subscribes: `{user}` is the client's number, `{channel}` that of its channel, `{others}`
+    /// parameters that name channels which nobody else follows (or nothing),
     /// `{authorization}` a header line (or nothing), `{resume}` what [`Dialect::resume`] makes (or nothing).
     pub subscribe: String,
     /// The header line with which a client comes back, with its last id for `{id}`.
@@ -95,7 +96,7 @@ impl Dialect {
 
     /// The request with which a client subscribes.
     pub(crate) fn subscription(&self, endpoint: &Endpoint, who: Who<'_>) -> Vec<u8> {
-        let Who { user, channel, token, last_id } = who;
+        let Who { user, channel, others, token, last_id } = who;
         let resume = last_id.map_or(String::new(), |id| self.resume.replace("{id}", id));
         let authorization = token.map_or(String::new(), |token| format!("Authorization: Bearer {token}\r\n"));
         fill(&self.subscribe, |name| match name {
@@ -103,6 +104,7 @@ impl Dialect {
             "path" => Some(endpoint.path().to_owned()),
             "user" => Some(user.to_string()),
             "channel" => Some(channel.to_string()),
+            "others" => Some((0..others).map(|number| format!("&channel=load:own:{user}:{number}")).collect()),
             "authorization" => Some(authorization.clone()),
             "resume" => Some(resume.clone()),
             _ => None,
@@ -136,6 +138,8 @@ impl Bulk {
 pub(crate) struct Who<'a> {
     pub(crate) user: u32,
     pub(crate) channel: u32,
+    /// How many channels it follows that nobody else does.
+    pub(crate) others: u32,
     pub(crate) token: Option<&'a str>,
     pub(crate) last_id: Option<&'a str>,
 }
@@ -177,7 +181,7 @@ mod tests {
     #[test]
     fn a_client_asks_for_its_channel_with_its_token_and_its_last_id() {
         let endpoint = "http://127.0.0.1:8080/sse".parse::<Endpoint>().expect("valid");
-        let who = Who { user: 7, channel: 3, token: Some("t.t.t"), last_id: Some("k3f9x2-1@load:3") };
+        let who = Who { user: 7, channel: 3, others: 0, token: Some("t.t.t"), last_id: Some("k3f9x2-1@load:3") };
         let request = Dialect::fanfare(None, true).subscription(&endpoint, who);
         let expected = "GET /sse/events?user=u7&channel=load:3 HTTP/1.1\r\nHost: 127.0.0.1:8080\r\n\
                         Accept: text/event-stream\r\nAuthorization: Bearer t.t.t\r\nLast-Event-ID: k3f9x2-1@load:3\r\n\r\n";

@@ -28,6 +28,8 @@ pub struct FleetOptions<'a> {
     pub binary: &'a Path,
     /// The Redis that joins them.
     pub redis: &'a str,
+    /// Channels that a connection may follow; `None`: as many as there usually are.
+    pub channels_max: Option<u32>,
 }
 
 /// Edges and a publisher, for as long as this is kept.
@@ -49,6 +51,7 @@ impl Fleet {
         let (secret, key, prefix) = (random(), random(), format!("load{:08x}", fastrand::u32(..)));
         let count = options.edges as usize;
         let addresses = free_addresses(2 * (count + 1))?;
+        let channels_max = options.channels_max.map(|most| ("FANFARE_MAX_CHANNELS".to_owned(), most.to_string()));
         let servers = addresses.chunks(2).enumerate().map(|(number, addresses)| {
             let role = if number < count { "edge" } else { "publish" };
             let arguments = [role, "--listen", &addresses[0].to_string(), "--admin-listen", &addresses[1].to_string()];
@@ -65,7 +68,7 @@ impl Fleet {
             Server {
                 program: options.binary.display().to_string(),
                 arguments: arguments.map(str::to_owned).to_vec(),
-                environment: environment.into_iter().map(owned).collect::<BTreeMap<_, _>>(),
+                environment: environment.into_iter().map(owned).chain(channels_max.clone()).collect::<BTreeMap<_, _>>(),
             }
         });
         let keeper = Keeper::start(&servers.collect::<Vec<_>>())?;

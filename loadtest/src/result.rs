@@ -131,6 +131,9 @@ pub struct Run {
     /// How figures moved during the run, by names of the glossary: pairs of seconds since its measured part began
     /// and the value there.
     pub series: BTreeMap<String, Vec<(f64, f64)>>,
+    /// How figures grow with something, where the scenario measures that.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub curves: Vec<Curve>,
     /// CPU seconds of the measured part.
     pub cpu: Cpu,
     /// Bytes for each connection, where the scenario measures them.
@@ -143,6 +146,18 @@ pub struct Run {
     pub first_faults: Vec<Fault>,
     /// Reasons to distrust the figures, such as a load generator that was itself the bottleneck.
     pub warnings: Vec<String>,
+}
+
+/// How a figure grows with something.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Curve {
+    /// Name of the figure.
+    pub figure: String,
+    /// With what: `connections` or `otherChannels`.
+    pub over: String,
+    /// How many of it, and the figure there.
+    pub points: Vec<(f64, f64)>,
 }
 
 /// Latencies in milliseconds, each from when an event was *due*.
@@ -226,6 +241,21 @@ impl ScenarioResult {
     /// Whether nothing was wrong in any run.
     pub fn passed(&self) -> bool {
         self.runs.iter().all(Run::passed)
+    }
+
+    /// The curves, with the median over the runs at each point.
+    pub fn curves(&self) -> Vec<Curve> {
+        let Some(first) = self.runs.first() else { return Vec::new() };
+        let of_runs = |curve: &Curve, x: f64| {
+            let same = self.runs.iter().flat_map(|run| &run.curves);
+            let same = same.filter(|other| (&other.figure, &other.over) == (&curve.figure, &curve.over));
+            median(same.flat_map(|other| &other.points).filter(|point| point.0 == x).map(|point| point.1).collect())
+        };
+        let middle = |curve: &Curve| Curve {
+            points: curve.points.iter().filter_map(|(x, _)| Some((*x, of_runs(curve, *x)?))).collect(),
+            ..curve.clone()
+        };
+        first.curves.iter().map(middle).collect()
     }
 
     /// Works the medians out, and the floor's with their ratios. The floor has a run before and one after each run, or
@@ -387,6 +417,12 @@ pub const FIGURES: &[Figure] = &[
     figure("serverCpuPerMillion", "s", Better::Lower, "CPU seconds of the server for a million deliveries"),
     figure("serverCpuMicrosPerEvent", "µs", Better::Lower, "CPU time of the server for an event to one user"),
     figure("serverCpuMicrosPerConnect", "µs", Better::Lower, "CPU time of the server for a connection that is opened"),
+    figure(
+        "edgeCpuMicrosPerStranger",
+        "µs",
+        Better::Lower,
+        "CPU time of the edge for an event that nobody there follows",
+    ),
     figure("serverCpuShare", "", Better::Neither, "share of the machine's CPU that the server used"),
     figure("loadCpuPerMillion", "s", Better::Neither, "CPU seconds of the load generator for a million deliveries"),
     figure("p50Millis", "ms", Better::Lower, "median latency of a delivery, from when the event was due"),
@@ -442,6 +478,19 @@ mod tests {
         assert_eq!(result.medians["deliveriesPerSecond"], 60.0);
         let floor = result.floor.expect("it was given");
         assert_eq!((floor.medians["deliveriesPerSecond"], floor.ratios["deliveriesPerSecond"]), (50.0, 2.0));
+    }
+
+    #[test]
+    fn a_curve_has_the_median_of_the_runs_at_each_of_its_points() {
+        let curve = |points: [(f64, f64); 2]| Curve {
+            figure: "serverUserBytes".to_owned(),
+            over: "connections".to_owned(),
+            points: points.to_vec(),
+        };
+        let runs = [[(10.0, 1.0), (20.0, 7.0)], [(10.0, 3.0), (20.0, 5.0)], [(10.0, 2.0), (20.0, 6.0)]];
+        let runs = runs.map(|points| Run { curves: vec![curve(points)], ..Run::default() });
+        let result = ScenarioResult { runs: runs.to_vec(), ..ScenarioResult::default() };
+        assert_eq!(result.curves(), [curve([(10.0, 2.0), (20.0, 6.0)])]);
     }
 
     #[test]

@@ -58,6 +58,14 @@ fn write_scenario(out: &mut String, result: &ScenarioResult) -> fmt::Result {
         }
         writeln!(out)?;
     }
+    for curve in result.curves() {
+        let figure = crate::result::meaning(&curve.figure);
+        let (text, unit) = figure.map_or((&*curve.figure, ""), |figure| (figure.text, figure.unit));
+        writeln!(out, "  {text}, by {}", curve.over)?;
+        for (x, value) in curve.points {
+            writeln!(out, "    {:>12} {BOLD}{:>14}{BOLD:#}", thousands(x), with_unit(value, unit))?;
+        }
+    }
     if let Some(run) = runs.last() {
         write_run(out, run)?;
     }

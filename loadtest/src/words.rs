@@ -19,6 +19,8 @@ pub(crate) struct Setup {
     pub(crate) first: u32,
     pub(crate) clients: u32,
     pub(crate) channels: u32,
+    /// Channels that a client follows besides, with nobody else.
+    pub(crate) others: u32,
     pub(crate) run: u32,
     pub(crate) payload_bytes: usize,
     pub(crate) opening_max: usize,
@@ -91,10 +93,10 @@ pub(crate) struct WireSum {
     foreign: u64,
     /// Values in µs and how often they came.
     latency: Vec<(u64, u64)>,
-    closings: BTreeMap<String, u64>,
-    refusals: BTreeMap<u16, u64>,
     to_users: Vec<(u64, u64)>,
     broadcasts: Vec<(u32, Span)>,
+    closings: BTreeMap<String, u64>,
+    refusals: BTreeMap<u16, u64>,
     faults: String,
     busy: f64,
 }
@@ -146,10 +148,10 @@ impl WireSum {
             heartbeats: sum.heartbeats,
             foreign: sum.foreign,
             latency: values(&sum.latency),
-            closings: sum.closings.clone(),
-            refusals,
             to_users: values(&sum.to_users),
             broadcasts: sum.broadcasts.iter().map(|(seq, span)| (*seq, *span)).collect(),
+            closings: sum.closings.clone(),
+            refusals,
             faults: serde_json::to_string(&sum.faults).expect("faults are JSON"),
             busy,
         }
@@ -172,10 +174,10 @@ mod tests {
         for micros in [100, 2_000, 2_000, 300_000] {
             sum.latency.saturating_record(micros);
         }
-        let fault = Fault {
-            kind: FaultKind::Double,
         sum.to_users.saturating_record(100);
         sum.broadcasts.insert(7, Span { first: 10, last: 20 });
+        let fault = Fault {
+            kind: FaultKind::Double,
             client: Some(1),
             channel: "load:0".to_owned(),
             expected: "number 1".to_owned(),
@@ -183,10 +185,10 @@ mod tests {
         };
         sum.faults.add_many(fault, 2);
         let line = serde_json::to_string(&WireSum::new(&sum, BTreeMap::from([(503, 1)]), 0.5)).expect("JSON");
-        let mut heard = Heard::new();
-        for line in [line, other] {
         sum.broadcasts.insert(7, Span { first: 5, last: 15 });
         let other = serde_json::to_string(&WireSum::new(&sum, BTreeMap::from([(503, 1)]), 0.5)).expect("JSON");
+        let mut heard = Heard::new();
+        for line in [line, other] {
             heard.add(&serde_json::from_str(&line).expect("its own"));
         }
         let Heard { sum: both, refusals, busy } = heard;

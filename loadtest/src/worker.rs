@@ -64,6 +64,7 @@ fn work(setup: Setup, lines: impl BufRead + Send + 'static) -> io::Result<()> {
         first: setup.first,
         clients: setup.clients,
         channels: setup.channels,
+        others: setup.others,
         run: setup.run,
         payload_bytes: setup.payload_bytes,
         opening_max: setup.opening_max,

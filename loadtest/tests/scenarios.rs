@@ -116,18 +116,7 @@ fn streams_share_connections() {
 
 #[test]
 fn a_fleet_is_started_holds_connections_over_all_its_edges_and_is_stopped() {
-    let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port").port();
-    let redis = Command::new("redis-server")
-        .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
-        .stdout(Stdio::null())
-        .spawn();
-    let Ok(redis) = redis else {
-        assert!(std::env::var_os("CI").is_none(), "redis-server is not on PATH");
-        eprintln!("skipped: redis-server is not on PATH (scripts/install-test-tools installs it)");
-        return;
-    };
-    let _redis = Killed(redis);
-    wait_for(|| TcpStream::connect(("127.0.0.1", port)).ok());
+    let Some((_redis, port)) = redis() else { return };
     let binary = fanfare_testkit::binary();
     let arguments = format!(
         "million --clients 200 --spawn-edges 2 --server-binary {} --redis redis://127.0.0.1:{port} --workers 2 \
@@ -142,13 +131,56 @@ fn a_fleet_is_started_holds_connections_over_all_its_edges_and_is_stopped() {
     );
     assert_eq!([figure(&results.scenarios[0], "processes"), figure(&results.scenarios[0], "workers")], [3.0, 2.0]);
     assert!(figure(&results.scenarios[0], "broadcastSeconds") > 0.0);
+    assert_eq!(left_behind(port), 0, "servers that were left behind");
+}
+
+#[test]
+fn curves_have_a_point_for_each_number_of_connections_and_of_other_channels() {
+    let Some((_redis, port)) = redis() else { return };
+    let arguments = format!(
+        "curves --clients 50 --connections 20,60 --other-channels 0,1000 --rate 1000 --server-binary {} \
+         --redis redis://127.0.0.1:{port} --duration 500ms --quiet",
+        fanfare_testkit::binary().display()
+    );
+    let (status, results) = run("curves", &arguments);
+    let curves = results.scenarios[0].curves();
+    assert!(status.success(), "{:?}", results.scenarios[0].runs[0].first_faults);
+    for (over, xs) in [("connections", [20.0, 60.0]), ("otherChannels", [0.0, 1000.0])] {
+        for figure in ["serverUserBytes", "serverCpuPerMillion", "connectSeconds", "edgeCpuMicrosPerStranger"] {
+            let curve = curves.iter().find(|curve| curve.figure == figure && curve.over == over);
+            let points = &curve.unwrap_or_else(|| panic!("{figure} over {over} is among {curves:?}")).points;
+            assert_eq!(points.iter().map(|point| point.0).collect::<Vec<_>>(), xs, "{figure} over {over}");
+        }
+    }
+    assert!(results.scenarios[0].runs[0].checked > 0);
+    assert_eq!(left_behind(port), 0, "servers that were left behind");
+}
+
+/// A Redis that ends with the test, and its port; `None`, and a line that says so: there is none here.
+fn redis() -> Option<(Killed, u16)> {
+    let port = TcpListener::bind("127.0.0.1:0").and_then(|listener| listener.local_addr()).expect("a port").port();
+    let redis = Command::new("redis-server")
+        .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no"])
+        .stdout(Stdio::null())
+        .spawn();
+    let Ok(redis) = redis else {
+        assert!(std::env::var_os("CI").is_none(), "redis-server is not on PATH");
+        eprintln!("skipped: redis-server is not on PATH (scripts/install-test-tools installs it)");
+        return None;
+    };
+    let redis = Killed(redis);
+    wait_for(|| TcpStream::connect(("127.0.0.1", port)).ok());
+    Some((redis, port))
+}
+
+/// Servers that were started for this Redis and still run.
+fn left_behind(port: u16) -> usize {
     let of_fleet = |name: &str| {
         let status = fs::read(format!("/proc/{name}/environ")).unwrap_or_default();
         memchr::memmem::find(&status, format!("redis://127.0.0.1:{port}").as_bytes()).is_some()
     };
     let processes = fs::read_dir("/proc").expect("it is there").map_while(Result::ok);
-    let left = processes.filter(|entry| of_fleet(&entry.file_name().to_string_lossy())).count();
-    assert_eq!(left, 0, "servers that were left behind");
+    processes.filter(|entry| of_fleet(&entry.file_name().to_string_lossy())).count()
 }
 
 /// A process that ends with the test.

@@ -191,7 +191,7 @@ impl Multiplexed {
             let user = self.plan.first + connection.first + connection.asked as u32;
             let token = self.plan.secret.as_ref().map(|secret| token(user, secret));
             let channel = user.checked_rem(self.plan.channels).unwrap_or(0);
-            let who = Who { user, channel, token: token.as_deref(), last_id: None };
+            let who = Who { user, channel, others: self.plan.others, token: token.as_deref(), last_id: None };
             let edge = &self.plan.edges[number % self.plan.edges.len()];
             let headers = headers(&self.plan.dialect.subscription(edge, who));
             let id = 1 + 2 * connection.asked as u32;

@@ -56,6 +56,8 @@ pub(crate) struct Plan {
     pub(crate) clients: u32,
     /// Client n follows shared channel n modulo this, where there is any.
     pub(crate) channels: u32,
+    /// Channels that a client follows besides, with nobody else.
+    pub(crate) others: u32,
     pub(crate) run: u32,
     pub(crate) payload_bytes: usize,
     /// Connections on their way at once.
@@ -340,7 +342,7 @@ impl Crowd {
         let channel = user.checked_rem(self.plan.channels).unwrap_or(0);
         let token = self.plan.secret.as_ref().map(|secret| token(user, secret));
         let last_id = str::from_utf8(&client.heard.last_id).ok().filter(|id| !id.is_empty());
-        let who = Who { user, channel, token: token.as_deref(), last_id };
+        let who = Who { user, channel, others: self.plan.others, token: token.as_deref(), last_id };
         let request = self.plan.dialect.subscription(&self.plan.edges[user as usize % self.plan.edges.len()], who);
         let written = socket.write(&request)?;
         if written < request.len() {

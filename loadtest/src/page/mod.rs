@@ -11,7 +11,7 @@ use std::fmt::Write as _;
 use std::time::{Duration, UNIX_EPOCH};
 
 use crate::compare::number;
-use crate::result::{Better, CpuSplit, FIGURES, Machine, Meaning, Results, Run, ScenarioResult};
+use crate::result::{Better, CpuSplit, Curve, FIGURES, Machine, Meaning, Results, Run, ScenarioResult};
 use plot::{Bar, Ink, Line};
 
 pub use table::markdown;
@@ -168,6 +168,7 @@ impl Page<'_> {
         }
         self.latencies(&rows);
         self.series(&rows);
+        self.curves(&rows);
         put!(self, "</div>");
         self.table(&rows);
         self.troubles(&rows);
@@ -276,6 +277,24 @@ impl Page<'_> {
             let text = self.glossary.get(&**name).map_or_else(|| (*name).clone(), |meaning| meaning.text.clone());
             let title = format!("{}, over time", capital(&text));
             put!(self, "<figure class=\"wide\">\n<h3>{}</h3>\n{}</figure>", escape(&title), plot::over_time(&lines));
+        }
+    }
+
+    fn curves(&mut self, rows: &[Row<'_>]) {
+        let mut plots = BTreeMap::<(String, String), Vec<Line>>::new();
+        for row in rows {
+            for Curve { figure, over, points } in row.result.curves() {
+                let line = Line { label: row.label.clone(), ink: row.ink, points };
+                plots.entry((over, figure)).or_default().push(line);
+            }
+        }
+        for ((over, name), lines) in plots {
+            let (text, unit) = match self.glossary.get(&*name) {
+                Some(meaning) => (meaning.text.clone(), meaning.unit.clone()),
+                None => (name, String::new()),
+            };
+            let title = format!("{} [{unit}], by {over}", capital(&text));
+            put!(self, "<figure class=\"wide\">\n<h3>{}</h3>\n{}</figure>", escape(&title), plot::curve(&lines));
         }
     }
 

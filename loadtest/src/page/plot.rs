@@ -193,6 +193,26 @@ pub(super) fn over_time(lines: &[Line]) -> String {
     chart(lines, 0.0..x.end.max(1.0), 0.0..(y.end * 1.05).max(f64::MIN_POSITIVE), 8, &seconds, &|value| number(*value))
 }
 
+/// How a figure grows with a number of something: logarithmic where that spans more than two powers of ten, so that
+/// each of its points is seen.
+pub(super) fn curve(lines: &[Line]) -> String {
+    let x = extent(lines, |point| point.0);
+    if x.end <= 100.0 * x.start {
+        let y = extent(lines, |point| point.1);
+        let y = 0.0..(y.end * 1.05).max(f64::MIN_POSITIVE);
+        return chart(lines, 0.0..x.end.max(1.0), y, 8, &|x| number(*x), &|value| number(*value));
+    }
+    let lines = lines.iter().map(|line| Line {
+        points: line.points.iter().map(|(x, y)| (x.max(1.0).log10(), *y)).collect(),
+        ..line.clone()
+    });
+    let lines = lines.collect::<Vec<_>>();
+    let y = extent(&lines, |point| point.1);
+    let y = 0.0..(y.end * 1.05).max(f64::MIN_POSITIVE);
+    let powers = x.end.log10().ceil().max(1.0);
+    chart(&lines, 0.0..powers, y, powers as usize + 1, &|x| number(10f64.powf(*x).round()), &|value| number(*value))
+}
+
 /// A percentile as the number of nines that it has: 90 is 1, 99.9 is 3.
 fn nines(percentile: f64) -> f64 {
     -(1.0 - percentile / 100.0).max(1e-9).log10()
@@ -265,7 +285,12 @@ mod tests {
         };
         let bar =
             Bar { label: "one".to_owned(), note: "1".to_owned(), parts: vec![(-1.0, Ink::Part(0)), (0.0, Ink::Floor)] };
-        for drawing in [percentiles(std::slice::from_ref(&line)), over_time(&[line]), bars(&[bar])] {
+        for drawing in [
+            percentiles(std::slice::from_ref(&line)),
+            over_time(std::slice::from_ref(&line)),
+            curve(&[line]),
+            bars(&[bar]),
+        ] {
             assert!(drawing.contains("var(--") && !drawing.contains("http") && !drawing.contains("\"#"), "{drawing}");
             assert!(!drawing.contains("<b>"), "{drawing}");
         }
@@ -275,7 +300,7 @@ mod tests {
     fn a_plot_of_nothing_is_a_plot() {
         let line = Line { label: "none".to_owned(), ink: Ink::Floor, points: Vec::new() };
         let lines = [line];
-        for drawing in [percentiles(&lines), over_time(&lines), bars(&[])] {
+        for drawing in [percentiles(&lines), over_time(&lines), curve(&lines), bars(&[])] {
             assert!(drawing.contains("<svg"), "{drawing}");
         }
     }

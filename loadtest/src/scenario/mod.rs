@@ -5,6 +5,7 @@
 
 mod beside; // Single users beside broadcasts.
 mod connect; // How fast connections are opened.
+mod curves; // How costs grow.
 mod fanout; // One channel, many subscribers.
 mod h2; // Many streams over few connections.
 mod idle; // What a connection costs that does nothing.
@@ -24,8 +25,9 @@ use clap::{Args, Subcommand};
 use serde::Serialize;
 use serde_json::Value;
 
-pub use connect::Connect;
 pub use beside::Beside;
+pub use connect::Connect;
+pub use curves::Curves;
 pub use fanout::{Fanout, Pace};
 pub use h2::H2;
 pub use idle::Idle;
@@ -47,10 +49,10 @@ pub enum Scenario {
     Fanout(Fanout),
     /// Events to single users, each to another: one request for each event, or many events in one.
     Users(Users),
-    /// Connections opened a second, each authenticated and resuming where it was cut off.
-    Connect(Connect),
     /// Events to single users while everybody is told something else: whether they wait for it.
     Beside(Beside),
+    /// Connections opened a second, each authenticated and resuming where it was cut off.
+    Connect(Connect),
     /// All connections are cut at once and come back at once, while events flow: how long until all have everything.
     Storm(Storm),
     /// Some readers stall: what they cost, when they are cut off, and whether the others notice.
@@ -59,6 +61,8 @@ pub enum Scenario {
     Million(Million),
     /// Many streams over few HTTP/2 connections: deliveries a second or latency, and what a stream costs.
     H2(H2),
+    /// How costs grow with the connections of an edge, and with the other channels that they follow.
+    Curves(Curves),
 }
 
 /// What all scenarios take.
@@ -116,12 +120,13 @@ impl Scenario {
             Self::Idle(_) => "idle",
             Self::Fanout(_) => "fanout",
             Self::Users(_) => "users",
+            Self::Beside(_) => "beside",
             Self::Connect(_) => "connect",
             Self::Storm(_) => "storm",
             Self::Slow(_) => "slow",
             Self::Million(_) => "million",
-            Self::Beside(_) => "beside",
             Self::H2(_) => "h2",
+            Self::Curves(_) => "curves",
         }
     }
 
@@ -131,12 +136,13 @@ impl Scenario {
             Self::Idle(Idle { common, .. })
             | Self::Fanout(Fanout { common, .. })
             | Self::Users(Users { common, .. })
+            | Self::Beside(Beside { common, .. })
             | Self::Connect(Connect { common, .. })
             | Self::Storm(Storm { common, .. })
             | Self::Slow(Slow { common, .. })
             | Self::Million(Million { common, .. })
-            | Self::H2(H2 { common, .. }) => common,
-            | Self::Beside(Beside { common, .. })
+            | Self::H2(H2 { common, .. })
+            | Self::Curves(Curves { common, .. }) => common,
         }
     }
 
@@ -154,13 +160,14 @@ impl Scenario {
             Self::Idle(scenario) => serde_json::to_value(scenario),
             Self::Fanout(scenario) => serde_json::to_value(scenario),
             Self::Users(scenario) => serde_json::to_value(scenario),
+            Self::Beside(scenario) => serde_json::to_value(scenario),
             Self::Connect(scenario) => serde_json::to_value(scenario),
             Self::Storm(scenario) => serde_json::to_value(scenario),
             Self::Slow(scenario) => serde_json::to_value(scenario),
             Self::Million(scenario) => serde_json::to_value(scenario),
             Self::H2(scenario) => serde_json::to_value(scenario),
+            Self::Curves(scenario) => serde_json::to_value(scenario),
         };
-            Self::Beside(scenario) => serde_json::to_value(scenario),
         serde_json::from_value(value.unwrap_or_default()).unwrap_or_default()
     }
 
@@ -173,14 +180,15 @@ impl Scenario {
             Self::Idle(scenario) => idle::run(scenario, site),
             Self::Fanout(scenario) => fanout::run(scenario, site),
             Self::Users(scenario) => users::run(scenario, site),
+            Self::Beside(scenario) => beside::run(scenario, site),
             Self::Connect(scenario) => connect::run(scenario, site),
             Self::Storm(scenario) => storm::run(scenario, site),
             Self::Slow(scenario) => slow::run(scenario, site),
             Self::Million(scenario) => million::run(scenario, site),
             Self::H2(scenario) => h2::run(scenario, site),
+            Self::Curves(scenario) => curves::run(scenario, site),
         }
     }
-            Self::Beside(scenario) => beside::run(scenario, site),
 
     /// Runs it as often as was asked for, and the floor before and after each run where that was.
     ///

@@ -45,16 +45,18 @@ pub(super) struct Stage<'a> {
 pub(super) struct Wish {
     /// Shared channels, over which clients spread.
     pub(super) channels: u32,
+    /// Channels that a client follows besides, with nobody else; the dialect says where they are named.
+    pub(super) others: u32,
     /// Clients come back with their last id.
     pub(super) keep_ids: bool,
     /// Streams that share an HTTP/2 connection; 0: HTTP/1.1.
     pub(super) streams: u32,
     /// Deliveries after which workers tell how many there are.
     pub(super) step: u64,
-}
-
     /// The last so many clients live in a process of their own.
     pub(super) apart: u32,
+}
+
 /// CPU and clock at a moment.
 pub(super) struct Reading {
     at: Nanos,
@@ -83,6 +85,7 @@ impl<'a> Stage<'a> {
             first: 0,
             clients: common.clients,
             channels: wish.channels,
+            others: wish.others,
             run: id,
             payload_bytes: common.size,
             opening_max: common.opening.max(1),
