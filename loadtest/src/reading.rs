@@ -19,6 +19,16 @@ pub(crate) enum Reading {
         #[arg(long, short, default_value = "report.html")]
         output: PathBuf,
     },
+    /// Puts files of one machine together into one that is small enough to be kept beside code: figures of every run,
+    /// latencies of the one in the middle, and of the floor its medians and ratios.
+    Merge {
+        /// Files that a scenario wrote.
+        #[arg(required = true)]
+        files: Vec<PathBuf>,
+        /// Where it goes.
+        #[arg(long, short)]
+        output: PathBuf,
+    },
     /// Tells what changed from one file of results to another, and whether that is more than chance.
     Compare {
         /// The results before.
@@ -46,6 +56,21 @@ impl Reading {
                 eprintln!("{}", output.display());
                 Ok(true)
             }
+            Self::Merge { files, output } => {
+                let mut files = files.iter().map(|path| Results::read(path));
+                let mut all = files.next().expect("clap asks for one")?;
+                for results in files {
+                    let Results { machine, versions, scenarios, .. } = results?;
+                    if machine != all.machine {
+                        return Err(ReadingError::Machines);
+                    }
+                    all.versions.extend(versions);
+                    scenarios.into_iter().for_each(|result| all.add(result));
+                }
+                all.write_short(&output)?;
+                eprintln!("{}", output.display());
+                Ok(true)
+            }
             Self::Compare { before, after, fail_above } => {
                 let comparison = Comparison::of(&Results::read(&before)?, &Results::read(&after)?);
                 anstream::println!("{comparison}");
@@ -60,6 +85,8 @@ impl Reading {
 pub(crate) enum ReadingError {
     #[error(transparent)]
     Read(#[from] ResultsError),
+    #[error("files of several machines don't belong together")]
+    Machines,
     #[error("{} can't be written", .0.display())]
     Write(PathBuf, #[source] io::Error),
 }

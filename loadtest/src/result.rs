@@ -25,6 +25,17 @@ pub const VERSION: u32 = 1;
 pub const PERCENTILES: [f64; 18] =
     [0.0, 10.0, 20.0, 30.0, 40.0, 50.0, 60.0, 70.0, 80.0, 90.0, 95.0, 97.5, 99.0, 99.5, 99.9, 99.99, 99.999, 100.0];
 
+/// What a scenario is about: the first of these figures that it has. The run whose value is nearest the median stands
+/// for all of them in plots.
+const MAIN_FIGURES: [&str; 6] = [
+    "deliveriesPerSecond",
+    "eventsPerSecond",
+    "connectionsPerSecond",
+    "p99Millis",
+    "caughtUpSeconds",
+    "serverUserBytes",
+];
+
 /// A file of results.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
@@ -196,7 +207,7 @@ pub struct CpuSplit {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub struct Memory {
-    /// User memory (`RssAnon`) of the server's processes; `None` where they can't be seen.
+    /// User memory (`RssAnon` and `RssShmem`) of the server's processes; `None` where they can't be seen.
     pub server_user: Option<f64>,
     /// User memory of this program's processes.
     pub load_user: f64,
@@ -258,6 +269,41 @@ impl ScenarioResult {
         first.curves.iter().map(middle).collect()
     }
 
+    /// The run whose main figure is nearest the median.
+    pub fn typical(&self) -> Option<&Run> {
+        Some(&self.runs[self.typical_place()?])
+    }
+
+    fn typical_place(&self) -> Option<usize> {
+        let main = MAIN_FIGURES.iter().find(|name| self.medians.contains_key(**name));
+        let distance = |run: &Run| {
+            let main = main.and_then(|name| Some((run.figures.get(*name)? - self.medians.get(*name)?).abs()));
+            main.unwrap_or(f64::MAX)
+        };
+        let runs = self.runs.iter().enumerate();
+        Some(runs.min_by(|(_, one), (_, other)| distance(one).total_cmp(&distance(other)))?.0)
+    }
+
+    /// Leaves out what only looks at single runs need: series, latencies of all but the typical run, and the floor's
+    /// runs. Its medians and ratios stay as they are, and numbers keep the digits that count.
+    fn shorten(&mut self) {
+        let typical = self.typical_place();
+        for (place, run) in self.runs.iter_mut().enumerate() {
+            run.series.clear();
+            run.first_faults.clear();
+            if Some(place) != typical {
+                run.latencies.clear();
+            }
+            run.figures.values_mut().for_each(shorten);
+            run.latencies.values_mut().flat_map(|of| &mut of.percentiles).for_each(|(_, millis)| shorten(millis));
+        }
+        self.medians.values_mut().for_each(shorten);
+        if let Some(floor) = &mut self.floor {
+            floor.runs.clear();
+            floor.medians.values_mut().chain(floor.ratios.values_mut()).for_each(shorten);
+        }
+    }
+
     /// Works the medians out, and the floor's with their ratios. The floor has a run before and one after each run, or
     /// none.
     pub fn conclude(&mut self) {
@@ -276,6 +322,11 @@ impl ScenarioResult {
         floor.ratios.retain(|name, _| meaning(name).is_none_or(|meaning| meaning.better != Better::Neither));
         floor.medians = medians(&means);
     }
+}
+
+/// Leaves a number the digits that count.
+fn shorten(number: &mut f64) {
+    *number = format!("{number:.4e}").parse().unwrap_or(*number);
 }
 
 fn mean_of_figures(runs: &[Run]) -> BTreeMap<String, f64> {
@@ -370,6 +421,34 @@ impl Results {
         let mut text = serde_json::to_string_pretty(self).expect("results are JSON");
         text.push('\n');
         fs::write(path, text).map_err(|source| ResultsError::Io { path: path.display().to_string(), source })
+    }
+
+    /// Writes a file that is small enough to be kept beside code: no spaces, and without what only looks at single runs
+    /// need.
+    ///
+    /// # Errors
+    /// It can't be written.
+    pub fn write_short(&self, path: &Path) -> Result<(), ResultsError> {
+        let mut short = self.clone();
+        short.scenarios.iter_mut().for_each(ScenarioResult::shorten);
+        let mut text = serde_json::to_string(&short).expect("results are JSON");
+        text.push('\n');
+        fs::write(path, text).map_err(|source| ResultsError::Io { path: path.display().to_string(), source })
+    }
+
+    /// Adds a result. Its runs go to those of the same scenario, server and options, where there are some.
+    pub fn add(&mut self, result: ScenarioResult) {
+        let key = |of: &ScenarioResult| (of.scenario.clone(), of.server.clone(), of.options.clone());
+        let found = self.scenarios.iter_mut().find(|before| key(before) == key(&result));
+        let Some(found) = found else {
+            self.scenarios.push(result);
+            return;
+        };
+        found.runs.extend(result.runs);
+        if let Some(floor) = result.floor {
+            found.floor.get_or_insert_default().runs.extend(floor.runs);
+        }
+        found.conclude();
     }
 
     /// Whether nothing was wrong in any scenario.
@@ -508,6 +587,35 @@ mod tests {
         let delivery = &read.scenarios[0].runs[0].latencies["delivery"];
         assert_eq!((delivery.count, delivery.percentile(99.0)), (1, Some(1.5)));
         assert!(serde_json::from_str::<Results>(&text.replace("began", "begun")).is_err());
+    }
+
+    #[test]
+    fn runs_of_the_same_are_put_together_and_a_short_file_says_the_same() {
+        let result = |deliveries, floor: f64| {
+            let floor = Floor { runs: vec![run(floor), run(floor)], ..Floor::default() };
+            let runs = vec![Run { series: BTreeMap::from([("x".to_owned(), vec![(0.0, 1.0)])]), ..run(deliveries) }];
+            let mut result = ScenarioResult { runs, floor: Some(floor), ..ScenarioResult::default() };
+            result.conclude();
+            result
+        };
+        let mut results = Results::new(Machine::default(), 1);
+        results.add(result(100.0, 10.0));
+        results.add(ScenarioResult { server: "another".to_owned(), ..result(7.0, 1.0) });
+        results.add(result(300.123_456, 10.0));
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("short.json");
+        results.write_short(&path).expect("written");
+        let short = Results::read(&path).expect("its own");
+        assert_eq!(short.scenarios.len(), 2);
+        for result in [&results.scenarios[0], &short.scenarios[0]] {
+            assert_eq!(
+                (result.runs.len(), result.typical().map(|run| &run.figures)),
+                (2, Some(&result.runs[0].figures))
+            );
+            assert!((result.medians["deliveriesPerSecond"] - 200.06).abs() < 0.01);
+            assert!((result.floor.as_ref().expect("it had one").ratios["deliveriesPerSecond"] - 20.006).abs() < 0.001);
+        }
+        assert!(short.scenarios[0].runs.iter().all(|run| run.series.is_empty()));
     }
 
     #[test]

@@ -18,17 +18,6 @@ pub use table::markdown;
 
 const STYLE: &str = include_str!("style.css");
 
-/// What a scenario is about: the first of these figures that it has. The run whose value is nearest the median stands
-/// for all of them in plots.
-const MAIN_FIGURES: [&str; 6] = [
-    "deliveriesPerSecond",
-    "eventsPerSecond",
-    "connectionsPerSecond",
-    "p99Millis",
-    "caughtUpSeconds",
-    "serverUserBytes",
-];
-
 /// Figures that are rates of throughput, each worth a plot.
 const RATES: [&str; 3] = ["deliveriesPerSecond", "eventsPerSecond", "connectionsPerSecond"];
 
@@ -96,16 +85,6 @@ fn scenarios(files: &[(String, Results)]) -> Vec<(&str, Vec<(&str, &ScenarioResu
         }
     }
     scenarios
-}
-
-/// The run whose main figure is nearest the median.
-fn typical(result: &ScenarioResult) -> Option<&Run> {
-    let main = MAIN_FIGURES.iter().find(|name| result.medians.contains_key(**name));
-    let distance = |run: &&Run| {
-        let main = main.and_then(|name| Some((run.figures.get(*name)? - result.medians.get(*name)?).abs()));
-        main.unwrap_or(f64::MAX)
-    };
-    result.runs.iter().min_by(|one, other| distance(one).total_cmp(&distance(other)))
 }
 
 fn escape(text: &str) -> String {
@@ -240,7 +219,7 @@ impl Page<'_> {
     }
 
     fn latencies(&mut self, rows: &[Row<'_>]) {
-        let typical = rows.iter().filter_map(|row| Some((row, typical(row.result)?))).collect::<Vec<_>>();
+        let typical = rows.iter().filter_map(|row| Some((row, row.result.typical()?))).collect::<Vec<_>>();
         let names = typical.iter().flat_map(|(_, run)| run.latencies.keys()).collect::<BTreeSet<_>>();
         for name in names {
             let mut lines = Vec::new();
@@ -266,7 +245,7 @@ impl Page<'_> {
     }
 
     fn series(&mut self, rows: &[Row<'_>]) {
-        let typical = rows.iter().filter_map(|row| Some((row, typical(row.result)?))).collect::<Vec<_>>();
+        let typical = rows.iter().filter_map(|row| Some((row, row.result.typical()?))).collect::<Vec<_>>();
         let names = typical.iter().flat_map(|(_, run)| run.series.keys()).collect::<BTreeSet<_>>();
         for name in names {
             let line = |(row, run): &(&Row<'_>, &Run)| {
@@ -417,7 +396,7 @@ const MEMORY_KEY: &str = "<div class=\"key\"><span><i style=\"background:var(--p
 /// A figure of the server's CPU, in the shares of user and kernel that the run in the middle had.
 fn cost(result: &ScenarioResult, name: &str) -> Option<(Vec<f64>, Vec<Ink>)> {
     let all = *result.medians.get(name)?;
-    let Some(CpuSplit { user, system }) = typical(result).and_then(|run| run.cpu.server) else {
+    let Some(CpuSplit { user, system }) = result.typical().and_then(|run| run.cpu.server) else {
         return Some((vec![all], Vec::new()));
     };
     let share = if user + system > 0.0 { user / (user + system) } else { 0.0 };
