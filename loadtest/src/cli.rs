@@ -208,7 +208,7 @@ fn measure(scenario: &Scenario, target: &Target) -> io::Result<ScenarioResult> {
         ..
     }) = scenario
     {
-        let fleet = Fleet::start(FleetOptions { edges: *edges, binary, redis, channels_max: None })?;
+        let fleet = Fleet::start(FleetOptions { edges: *edges, binary, redis, channels_max: None, has_channel: true })?;
         return scenario.run(&fleet.site);
     }
     scenario.run(&target.site(scenario.has_channel()))
@@ -261,23 +261,15 @@ fn floor(options: &FloorOptions) -> io::Result<Vec<ScenarioResult>> {
     let lines = scenario::FLOOR_PARTS.map(|(name, extra)| {
         let clients = if extra.contains("--clients") { String::new() } else { format!("--clients {clients}") };
         let line = format!("{name} {clients} --size {size} --duration {duration} --runs {runs} {extra}");
-        Measured::try_parse_from(line.split_ascii_whitespace().map(str::to_owned).collect::<Vec<_>>())
+        Scenario::parse(&line)
     });
     lines
         .into_iter()
         .map(|parsed| {
-            let scenario = parsed.map_err(io::Error::other)?.scenario;
+            let scenario = parsed.map_err(io::Error::other)?;
             scenario.run(&Site::floor()?)
         })
         .collect()
-}
-
-/// A scenario by its options alone.
-#[derive(Parser)]
-#[command(no_binary_name = true)]
-struct Measured {
-    #[command(subcommand)]
-    scenario: Scenario,
 }
 
 fn job(job: Job, common: Common, target: &Target) -> ExitCode {

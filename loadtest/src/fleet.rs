@@ -30,6 +30,8 @@ pub struct FleetOptions<'a> {
     pub redis: &'a str,
     /// Channels that a connection may follow; `None`: as many as there usually are.
     pub channels_max: Option<u32>,
+    /// Whether clients follow a shared channel besides their inbox and the broadcast.
+    pub has_channel: bool,
 }
 
 /// Edges and a publisher, for as long as this is kept.
@@ -37,7 +39,7 @@ pub struct FleetOptions<'a> {
 pub struct Fleet {
     /// Whom scenarios are run against.
     pub site: Site,
-    _keeper: Keeper,
+    pub(crate) keeper: Keeper,
 }
 
 impl Fleet {
@@ -85,11 +87,11 @@ impl Fleet {
         let url = |address: &SocketAddr| format!("http://{address}").parse::<Endpoint>().map_err(io::Error::other);
         let edges = addresses.iter().step_by(2).take(count).map(url).collect::<io::Result<Vec<_>>>()?;
         let publish = url(&addresses[2 * count])?;
-        let mut site = Site::new("fanfare", Dialect::fanfare(Some(&key), true), &edges, publish);
+        let mut site = Site::new("fanfare", Dialect::fanfare(Some(&key), options.has_channel), &edges, publish);
         site.setup = format!("{count} edge processes and a publisher, joined by one Redis");
         site.secret = Some(secret);
         site.pids = keeper.pids().to_vec();
-        Ok(Self { site, _keeper: keeper })
+        Ok(Self { site, keeper })
     }
 }
 

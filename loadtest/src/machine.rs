@@ -75,13 +75,16 @@ pub(crate) fn resident_bytes(pid: u32) -> Option<u64> {
     Some(pages * rustix::param::page_size() as u64)
 }
 
-/// Bytes of memory of its own that processes have resident (`RssAnon`: neither the program's text nor what they share);
-/// `None` where there is none, or one of them can't be seen.
+/// Bytes of memory of their own that processes have resident (`RssAnon` and `RssShmem`: what they wrote themselves, be it
+/// where others can read it, and not the program's text); `None` where there is none, or one of them can't be seen.
 pub(crate) fn user_bytes(pids: &[u32]) -> Option<f64> {
     if pids.is_empty() {
         return None;
     }
-    let bytes = pids.iter().map(|pid| field(&format!("/proc/{pid}/status"), "RssAnon:"));
+    let bytes = pids.iter().map(|pid| {
+        let of = |name| field(&format!("/proc/{pid}/status"), name);
+        Some(of("RssAnon:")? + of("RssShmem:")?)
+    });
     bytes.sum::<Option<u64>>().map(|bytes| bytes as f64)
 }
 

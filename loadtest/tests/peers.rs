@@ -2,100 +2,118 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
-use std::time::Duration;
+use std::process::{Command, Output, Stdio};
+use std::thread;
+use std::time::{Duration, Instant};
 
-use fanfare_loadtest::peers::{Comparison, FLOOR, Ground, Options, PEERS, Peer, Scenario, StartError, new_results};
-use fanfare_loadtest::result::Results;
-use fanfare_loadtest::{describe, markdown};
+use fanfare_loadtest::markdown;
+use fanfare_loadtest::peers::{PEERS, Peer};
+use fanfare_loadtest::result::{Results, ScenarioResult};
+use tempfile::TempDir;
 
-const LOADTEST: &str = env!("CARGO_BIN_EXE_fanfare-loadtest");
+const CLIENTS: f64 = 30.0;
 
-const LITTLE: Options = Options { clients: 30, duration: Duration::from_millis(300), payload_bytes: 200, rate: 100.0 };
-
-fn ground() -> Ground {
-    let ground = Ground::of_repository().expect("a test knows its own path");
-    Ground { fanfare: Path::new(LOADTEST).with_file_name("fanfare"), own: LOADTEST.into(), ..ground }
+/// `peers`, of little size: results go to a directory, as do the servers' own files.
+fn peers(directory: &Path, options: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_fanfare-loadtest"));
+    command.args(["peers", "--clients", "30", "--duration", "300ms", "--runs", "1"]);
+    command.args(options.split_ascii_whitespace()).arg("--fanfare").arg(fanfare_testkit::binary());
+    command.arg("--output").arg(directory.join("peers.json")).env("TMPDIR", directory);
+    command
 }
 
-/// Whether it is installed; where it isn't, that is printed.
-fn is_installed(peer: &Peer) -> bool {
-    match (peer.start)(&ground()) {
-        Err(StartError::NotInstalled(how)) => {
-            eprintln!("skipped: {} is not installed: {how}", peer.name);
-            false
-        }
-        Err(error) => panic!("{}: {error}", peer.name),
-        Ok(_) => true,
-    }
+/// Runs it, and reads what it says and leaves behind. Who is not installed has said so.
+fn run(options: &str) -> (String, Results) {
+    let directory = directory();
+    let output = peers(directory.path(), options).output().expect("it can be started");
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    eprintln!("{said}");
+    (said, Results::read(&directory.path().join("peers.json")).expect("it was written"))
 }
 
-fn run(peers: Vec<&Peer>, scenarios: &[Scenario]) -> Results {
-    let mut results = new_results(describe());
-    let comparison = Comparison { peers, scenarios: scenarios.to_vec(), runs: 1, options: LITTLE };
-    let keep = |_: &Results| Ok::<_, StartError>(());
-    comparison.run(&ground(), &mut results, |line| eprintln!("{line}"), keep).expect("the machine allows it");
-    results
+fn directory() -> TempDir {
+    tempfile::tempdir().expect("a directory")
+}
+
+fn is_installed(said: &str, peer: &Peer) -> bool {
+    !said.contains(&format!("{} is skipped, not installed", peer.name))
+}
+
+fn result<'a>(results: &'a Results, scenario: &str, server: &str) -> &'a ScenarioResult {
+    let found = results.scenarios.iter().find(|result| result.scenario == scenario && result.server == server);
+    found.unwrap_or_else(|| panic!("{scenario} of {server} did not run"))
 }
 
 #[test]
 fn each_peer_that_is_installed_delivers_everything_to_everybody_and_to_users() {
-    let peers = PEERS.iter().filter(|peer| is_installed(peer)).collect::<Vec<_>>();
-    let count = peers.len();
-    let results = run(peers, &[Scenario::Fanout, Scenario::Users]);
-    assert_eq!(results.scenarios.len(), count * 2);
-    for result in &results.scenarios {
+    let (said, results) = run("--scenario fanout --scenario users");
+    for peer in PEERS.iter().filter(|peer| is_installed(&said, peer)) {
+        let in_bulk = peer.takes_many.then(|| format!("{}-bulk", peer.name));
+        let users = in_bulk.into_iter().chain([peer.name.to_owned()]).map(|server| result(&results, "users", &server));
+        for result in users.chain([result(&results, "fanout", peer.name)]) {
+            let run = &result.runs[0];
+            assert!(run.passed() && run.checked > 0, "{} of {}: {run:?}", result.scenario, result.server);
+            assert_eq!(run.figures["connections"], CLIENTS, "{}", result.server);
+            assert!(run.figures["serverCpuPerMillion"] >= 0.0 && run.cpu.server.is_some(), "{}", result.server);
+            assert!(result.floor.as_ref().is_some_and(|floor| floor.ratios["deliveriesPerSecond"] > 0.0));
+        }
+    }
+}
+
+#[test]
+fn who_comes_back_to_a_peer_that_resumes_has_what_was_missed() {
+    let resuming = PEERS.iter().filter(|peer| peer.resumes).collect::<Vec<_>>();
+    let options = resuming.iter().map(|peer| format!(" --peer {}", peer.name)).collect::<String>();
+    let (said, results) = run(&format!("--scenario storm {options}"));
+    for peer in resuming.into_iter().filter(|peer| is_installed(&said, peer)) {
+        let result = result(&results, "storm", peer.name);
         let run = &result.runs[0];
-        assert!(run.passed() && run.checked > 0, "{} of {}: {run:?}", result.scenario, result.server);
-        assert_eq!(run.figures["connections"], f64::from(LITTLE.clients), "{}", result.server);
-        assert!(result.floor.as_ref().is_some_and(|floor| floor.ratios["deliveriesPerSecond"] > 0.0));
+        assert!(run.passed() && run.figures.contains_key("caughtUpSeconds"), "{}: {run:?}", peer.name);
     }
 }
 
-#[test]
-fn who_comes_back_to_a_peer_that_resumes_has_what_was_missed_and_elsewhere_its_lack_is_told() {
-    let peers = PEERS.iter().filter(|peer| is_installed(peer)).collect::<Vec<_>>();
-    let results = run(peers.clone(), &[Scenario::Storm]);
-    for peer in peers {
-        let result = results.scenarios.iter().find(|result| result.server == peer.name).expect("it ran");
-        assert_eq!(result.runs[0].passed(), peer.resumes, "{}: {:?}", peer.name, result.runs[0]);
-        assert_eq!(result.medians.contains_key("caughtUpSeconds"), peer.resumes, "{}", peer.name);
-    }
+/// Processes that work in a directory, or below it.
+fn working_in(directory: &Path) -> Vec<PathBuf> {
+    let processes = fs::read_dir("/proc").expect("there is one").filter_map(|entry| Some(entry.ok()?.path()));
+    processes.filter(|path| fs::read_link(path.join("cwd")).is_ok_and(|cwd| cwd.starts_with(directory))).collect()
 }
 
 #[test]
-fn what_was_started_is_gone_afterwards() {
-    for peer in PEERS.iter().chain([&FLOOR]).filter(|peer| is_installed(peer)) {
-        let servers = (peer.start)(&ground()).expect("it started before");
-        let pids = servers.pids();
-        let is_there = |pid: &&u32| Path::new(&format!("/proc/{pid}")).exists();
-        assert!(!pids.is_empty() && pids.iter().all(|pid| is_there(&pid)), "{}: {pids:?}", peer.name);
-        drop(servers);
-        assert_eq!(pids.iter().find(is_there), None, "{}", peer.name);
-    }
+fn what_was_started_is_gone_afterwards_even_when_the_program_was_killed() {
+    let directory = directory();
+    let mut command = peers(directory.path(), "--scenario fanout --peer fanfare");
+    let mut program = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it can be started");
+    let until = Instant::now() + Duration::from_secs(60);
+    let wait_for = |what: &str, is_so: fn(&[PathBuf]) -> bool| {
+        while !is_so(&working_in(directory.path())) {
+            assert!(Instant::now() < until, "{what}: {:?}", working_in(directory.path()));
+            thread::park_timeout(Duration::from_millis(20));
+        }
+    };
+    wait_for("a server was started", |servers| !servers.is_empty());
+    program.kill().and_then(|()| program.wait()).expect("it was running");
+    wait_for("it is gone", <[PathBuf]>::is_empty);
+
+    assert!(command.status().expect("it can be started").success());
+    assert_eq!(working_in(directory.path()), [] as [PathBuf; 0]);
 }
 
 #[test]
 fn who_is_missing_is_told_with_how_to_install_it_and_left_out() {
-    let ground = Ground { tools: PathBuf::from("/nowhere"), ..ground() };
-    let nchan = PEERS.iter().find(|peer| peer.name == "nchan").expect("it is one of them");
-    let comparison = Comparison { peers: vec![nchan], scenarios: vec![Scenario::Idle], runs: 2, options: LITTLE };
-    let (mut results, mut told) = (new_results(describe()), Vec::new());
-    let keep = |_: &Results| Ok::<_, StartError>(());
-    comparison.run(&ground, &mut results, |line| told.push(line.to_owned()), keep).expect("the machine allows it");
+    let (said, results) = run("--scenario fanout --scenario latency --peer nchan --tools /nowhere");
     assert!(results.scenarios.is_empty());
-    let skipped = told.iter().filter(|line| line.contains("skipped")).collect::<Vec<_>>();
-    assert_eq!(skipped, ["nchan is skipped, not installed: loadtest/peers/install nchan"]);
+    let skipped = said.lines().filter(|line| line.contains("skipped")).collect::<Vec<_>>();
+    assert_eq!(skipped, ["fanout 1/1: nchan is skipped, not installed: loadtest/peers/install nchan"]);
 }
 
 fn loadtest(arguments: &[&Path]) -> Output {
-    Command::new(LOADTEST).args(arguments).output().expect("it is built")
+    Command::new(env!("CARGO_BIN_EXE_fanfare-loadtest")).args(arguments).output().expect("it is built")
 }
 
 #[test]
 fn a_report_is_one_file_with_every_figure_and_two_results_are_compared_by_exit_code() {
-    let results = run(vec![&FLOOR], &[Scenario::Idle, Scenario::Fanout, Scenario::Latency]);
-    let directory = tempfile::tempdir().expect("a directory");
+    let (_, results) = run("--scenario idle --scenario fanout --scenario latency --peer fanfare");
+    let directory = directory();
     let path = |name: &str| directory.path().join(name);
     results.write(&path("before.json")).expect("written");
 
@@ -113,6 +131,14 @@ fn a_report_is_one_file_with_every_figure_and_two_results_are_compared_by_exit_c
     }
     assert!(page.contains("<svg") && markdown(&results).contains("| fanout"));
 
+    let merged =
+        loadtest(&["merge".as_ref(), &path("before.json"), &path("before.json"), "-o".as_ref(), &path("short.json")]);
+    assert!(merged.status.success(), "{merged:?}");
+    let short = Results::read(&path("short.json")).expect("its own");
+    assert_eq!((short.scenarios.len(), short.scenarios[0].runs.len()), (results.scenarios.len(), 2));
+    let bytes = |name: &str| fs::metadata(path(name)).expect("it was written").len();
+    assert!(bytes("short.json") < bytes("before.json") / 2);
+
     let mut slower = results.clone();
     for result in &mut slower.scenarios {
         for run in &mut result.runs {
@@ -121,7 +147,7 @@ fn a_report_is_one_file_with_every_figure_and_two_results_are_compared_by_exit_c
         result.conclude();
     }
     slower.write(&path("after.json")).expect("written");
-    let compare = |after: &str, percent: &str| {
+    let judged = |after: &str, percent: &str| {
         let output = loadtest(&[
             "compare".as_ref(),
             &path("before.json"),
@@ -131,9 +157,9 @@ fn a_report_is_one_file_with_every_figure_and_two_results_are_compared_by_exit_c
         ]);
         (output.status.code(), String::from_utf8_lossy(&output.stdout).into_owned())
     };
-    assert_eq!(compare("before.json", "0").0, Some(0));
-    let (code, table) = compare("after.json", "40");
+    assert_eq!(judged("before.json", "0").0, Some(0));
+    let (code, table) = judged("after.json", "40");
     assert!(code == Some(1) && table.contains("WORSE") && table.contains("-50.0 %"), "{table}");
-    assert_eq!(compare("after.json", "60").0, Some(0));
-    assert_eq!(compare("missing.json", "0").0, Some(2));
+    assert_eq!(judged("after.json", "60").0, Some(0));
+    assert_eq!(judged("missing.json", "0").0, Some(2));
 }

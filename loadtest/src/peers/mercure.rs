@@ -3,22 +3,21 @@
 use std::sync::LazyLock;
 
 use super::process::{Starting, free_port};
-use super::{Audience, Ground, Peer, Post, Servers, StartError, Subscription, last_event_id};
+use super::{Follows, Ground, Peer, Servers, StartError, by_query};
+use crate::dialect::{Dialect, Post};
 
 pub(super) const IN_MEMORY: Peer = Peer {
     name: "mercure",
     how: "in memory, without a history",
-    start: |ground| start(ground, "local"),
-    subscribe,
-    publish,
-    batch_max: 1,
+    start: |ground, follows| start(ground, follows, "local"),
     resumes: false,
+    takes_many: false,
 };
 
 pub(super) const ON_DISK: Peer = Peer {
     name: "mercure-bolt",
     how: "with a history in a file of its own",
-    start: |ground| start(ground, "bolt {\n\t\t\t\tpath {directory}/updates.db\n\t\t\t}"),
+    start: |ground, follows| start(ground, follows, "bolt {\n\t\t\t\tpath {directory}/updates.db\n\t\t\t}"),
     resumes: true,
     ..IN_MEMORY
 };
@@ -33,7 +32,7 @@ static TOKEN: LazyLock<String> = LazyLock::new(|| {
     jsonwebtoken::encode(&jsonwebtoken::Header::default(), &claims, &key).expect("claims and a secret make a token")
 });
 
-fn start(ground: &Ground, transport: &str) -> Result<Servers, StartError> {
+fn start(ground: &Ground, follows: Follows, transport: &str) -> Result<Servers, StartError> {
     let program = ground.tool("mercure/mercure")?;
     let mut starting = Starting::new()?;
     let port = free_port()?;
@@ -46,21 +45,21 @@ fn start(ground: &Ground, transport: &str) -> Result<Servers, StartError> {
     let configuration = starting.file("Caddyfile", &text)?;
     let arguments = ["run", "--adapter", "caddyfile", "--config", &configuration];
     starting.start(port, &program, &arguments, &[("XDG_DATA_HOME", &directory), ("HOME", &directory)])?;
-    Ok(starting.done(ground.version("mercure")?, port, port))
+    Ok(starting.done(ground.version("mercure")?, dialect(follows), port))
 }
 
-fn subscribe(_client: u32, audience: Audience, last_id: Option<&str>) -> Subscription {
-    let target = format!("/.well-known/mercure?topic={}", audience.name());
-    Subscription { target, headers: last_event_id(last_id) }
-}
-
-fn publish(events: &[(Audience, &str)]) -> Post {
-    let [(audience, payload)] = events else { unreachable!("one event a request") };
-    let topic = audience.name();
-    // Payloads have no character that a form escapes but the space.
-    Post {
-        target: "/.well-known/mercure".to_owned(),
+fn dialect(follows: Follows) -> Dialect {
+    // Payloads have no character that a form escapes.
+    let post = |topic: &str| Post {
+        path: "/.well-known/mercure".to_owned(),
         headers: format!("Content-Type: application/x-www-form-urlencoded\r\nAuthorization: Bearer {}\r\n", *TOKEN),
-        body: format!("topic={topic}&data={}", payload.replace(' ', "+")),
+        before: format!("topic={topic}&data="),
+        after: String::new(),
+    };
+    Dialect {
+        to_user: post("u{user}"),
+        to_channel: post("c{channel}"),
+        to_all: post("all"),
+        ..by_query("/.well-known/mercure?topic=", "", follows)
     }
 }

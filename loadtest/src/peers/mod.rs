@@ -1,58 +1,23 @@
 //! What Fanfare is held beside: other servers of events, each started here, on free ports, and spoken to in its own
 //! words.
 //!
-//! A [`Peer`] is one row of a table: how it is started, and what a subscription and a publish look like. Whatever it
-//! sends, a payload of ours is found in it, so the swarm that checks and times is the same for all. How each is
-//! configured, and why, stands in its file in `loadtest/peers`; what isn't installed is skipped by name.
+//! A [`Peer`] is one row of a table: how it is started, and so how it is spoken to. What is measured of it are the
+//! scenarios that measure Fanfare, with the very same clients, checks and floor. How each is configured, and why,
+//! stands in its file in `loadtest/peers`; what isn't installed is skipped by name.
 
 mod better_sse;
 mod fanfare;
-mod floor; // The yardstick: a bare loop of writes.
-mod listeners; // The clients, the same for all.
-mod measure; // What is measured of each.
 mod mercure;
-mod meter;
 mod nchan;
-mod payload;
 mod process; // Their processes, gone when the measurement is.
-mod publishers;
 mod run; // All of them, in turn.
 
 use std::path::{Path, PathBuf};
 
-pub use floor::{FLOOR, serve_floor};
-pub use measure::{Options, Scenario, measure};
 pub use process::{Servers, StartError};
-pub use run::{Comparison, new_results};
+pub use run::{Comparison, PARTS, Part, new_results};
 
-/// Whom an event is for, and what a client follows.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Audience {
-    /// A channel that everybody follows.
-    Everybody,
-    /// A channel that one user follows.
-    User(u32),
-}
-
-/// The request of a client that begins or resumes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Subscription {
-    /// Path and query.
-    pub target: String,
-    /// Headers besides `Host` and `Accept: text/event-stream`, each ended with CRLF.
-    pub headers: String,
-}
-
-/// A request that publishes.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Post {
-    /// Path and query.
-    pub target: String,
-    /// Headers besides `Host` and `Content-Length`, each ended with CRLF.
-    pub headers: String,
-    /// The body.
-    pub body: String,
-}
+use crate::dialect::{Dialect, Post};
 
 /// A server that is held beside others.
 #[derive(Debug)]
@@ -61,19 +26,24 @@ pub struct Peer {
     pub name: &'static str,
     /// What is worth knowing of how it runs here, in a few words.
     pub how: &'static str,
-    /// Starts it.
-    pub start: fn(&Ground) -> Result<Servers, StartError>,
-    /// How a client subscribes: with its number and what it follows, and the id that it came to.
-    pub subscribe: fn(u32, Audience, Option<&str>) -> Subscription,
-    /// How so many events are published in one request; at most [`Peer::batch_max`].
-    pub publish: fn(&[(Audience, &str)]) -> Post,
-    /// Events that one request takes.
-    pub batch_max: u32,
+    /// Starts it, for clients that follow what they are said to.
+    pub start: fn(&Ground, Follows) -> Result<Servers, StartError>,
     /// Whether a client that comes back with its last id is given what it missed.
     pub resumes: bool,
+    /// Whether one request publishes many events.
+    pub takes_many: bool,
 }
 
-/// All of them but the floor, Fanfare first.
+/// What clients follow. Fanfare's have their inbox and the broadcast besides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Follows {
+    /// A channel that others follow as well.
+    Channel,
+    /// One of their own.
+    Inbox,
+}
+
+/// All of them, Fanfare first.
 pub const PEERS: [Peer; 7] = [
     fanfare::IN_MEMORY,
     fanfare::WITH_REDIS,
@@ -84,15 +54,13 @@ pub const PEERS: [Peer; 7] = [
     mercure::ON_DISK,
 ];
 
-/// Where things are found, and where servers may write.
+/// Where things are found.
 #[derive(Clone, Debug)]
 pub struct Ground {
     /// What `loadtest/peers/install` filled.
     pub tools: PathBuf,
     /// The binary of Fanfare.
     pub fanfare: PathBuf,
-    /// This program's own, which is the floor as well.
-    pub own: PathBuf,
 }
 
 impl Ground {
@@ -101,11 +69,9 @@ impl Ground {
     /// # Errors
     /// Where this program can't tell its own path.
     pub fn of_repository() -> std::io::Result<Self> {
-        let own = std::env::current_exe()?;
         Ok(Self {
             tools: Path::new(env!("CARGO_MANIFEST_DIR")).join("../.tools/peers"),
-            fanfare: own.with_file_name("fanfare"),
-            own,
+            fanfare: std::env::current_exe()?.with_file_name("fanfare"),
         })
     }
 
@@ -123,31 +89,27 @@ impl Ground {
     }
 }
 
-/// A body of plain text to a channel in the query, the form that two of them share.
-fn plain_post(events: &[(Audience, &str)]) -> Post {
-    let [(audience, payload)] = events else { unreachable!("one event a request") };
-    Post {
-        target: format!("/pub?id={}", audience.name()),
+/// How servers are spoken to whose channels are named in a query, `id` at two of them, and published to with a body of
+/// plain text. The head of their response is all that says that a subscription stands.
+fn by_query(subscribe: &str, publish: &str, follows: Follows) -> Dialect {
+    let channel = match follows {
+        Follows::Channel => "c{channel}",
+        Follows::Inbox => "u{user}",
+    };
+    let post = |name: &str| Post {
+        path: format!("{publish}{name}"),
         headers: "Content-Type: text/plain\r\n".to_owned(),
-        body: (*payload).to_owned(),
-    }
-}
-
-/// The subscription that goes with it.
-fn plain_subscription(_client: u32, audience: Audience, last_id: Option<&str>) -> Subscription {
-    Subscription { target: format!("/sub?id={}", audience.name()), headers: last_event_id(last_id) }
-}
-
-fn last_event_id(last_id: Option<&str>) -> String {
-    last_id.map_or(String::new(), |id| format!("Last-Event-ID: {id}\r\n"))
-}
-
-impl Audience {
-    /// The channel's name where names are free.
-    fn name(self) -> String {
-        match self {
-            Self::Everybody => "all".to_owned(),
-            Self::User(user) => format!("u{user}"),
-        }
+        ..Post::default()
+    };
+    Dialect {
+        subscribe: format!(
+            "GET {{path}}{subscribe}{channel} HTTP/1.1\r\nHost: {{host}}\r\nAccept: text/event-stream\r\n{{resume}}\r\n"
+        ),
+        resume: "Last-Event-ID: {id}\r\n".to_owned(),
+        ready: None,
+        to_user: post("u{user}"),
+        to_channel: post("c{channel}"),
+        to_all: post("all"),
+        bulk: None,
     }
 }

@@ -1,26 +1,24 @@
 //! nchan, a module of nginx: `loadtest/peers/nchan.conf`.
 
 use super::process::{Starting, first_line, free_port, system};
-use super::{Ground, Peer, Servers, StartError, plain_post, plain_subscription};
+use super::{Follows, Ground, Peer, Servers, StartError, by_query};
 
 pub(super) const IN_MEMORY: Peer = Peer {
     name: "nchan",
     how: "one nginx worker, in shared memory",
-    start: |ground| start(ground, false),
-    subscribe: plain_subscription,
-    publish: plain_post,
-    batch_max: 1,
+    start: |ground, follows| start(ground, follows, false),
     resumes: true,
+    takes_many: false,
 };
 
 pub(super) const WITH_REDIS: Peer = Peer {
     name: "nchan-redis",
     how: "one nginx worker, Redis behind it",
-    start: |ground| start(ground, true),
+    start: |ground, follows| start(ground, follows, true),
     ..IN_MEMORY
 };
 
-fn start(ground: &Ground, on_redis: bool) -> Result<Servers, StartError> {
+fn start(ground: &Ground, follows: Follows, on_redis: bool) -> Result<Servers, StartError> {
     let module = ground.tool("nchan/usr/lib/nginx/modules/ngx_nchan_module.so")?;
     let nginx = system("nginx", "apt-get install nginx")?;
     let mut starting = Starting::new()?;
@@ -42,5 +40,5 @@ fn start(ground: &Ground, on_redis: bool) -> Result<Servers, StartError> {
     starting.start(port, &nginx, &["-p", &directory, "-c", &configuration, "-e", "stderr"], &[])?;
     starting.wait_until_publishes(port, "/pub?id=ready")?;
     let version = format!("{} with {}", ground.version("nchan")?, first_line(&nginx, &["-v"])?);
-    Ok(starting.done(version, port, port))
+    Ok(starting.done(version, by_query("/sub?id=", "/pub?id=", follows), port))
 }

@@ -12,8 +12,12 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
-use crate::Endpoint;
+use crate::dialect::Dialect;
+use crate::endpoint::Endpoint;
+use crate::fleet::Fleet;
+use crate::keeper::Keeper;
 use crate::publish::{open, read_answer};
+use crate::scenario::Site;
 
 /// Longest time until a server takes connections.
 const START_TIMEOUT: Duration = Duration::from_secs(20);
@@ -24,17 +28,16 @@ const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 /// Pause between two looks whether it has come to that.
 const LOOK: Duration = Duration::from_millis(10);
 
-/// Running servers, in the order in which they were started: what the others need comes first.
+/// Servers that run.
 #[derive(Debug)]
 pub struct Servers {
     /// Its version, and that of what it needs.
     pub version: String,
-    /// Where clients subscribe.
-    pub subscribe: Endpoint,
-    /// Where events are published.
-    pub publish: Endpoint,
-    processes: Vec<Process>,
-    // After the processes: they are gone when it is removed.
+    /// Whom scenarios are run against.
+    pub site: Site,
+    // In the order in which they end: what the others need goes last, and the directory when all are gone.
+    _keeper: Option<Keeper>,
+    _processes: Vec<Process>,
     _directory: TempDir,
 }
 
@@ -120,7 +123,7 @@ impl Starting {
 
     /// Waits until a publish to this port and path is taken: what a server leans on may be there later than itself.
     pub(super) fn wait_until_publishes(&self, port: u16, target: &str) -> Result<(), StartError> {
-        let endpoint = format!("http://127.0.0.1:{port}").parse::<Endpoint>().expect("an address and a port are a URL");
+        let endpoint = local(port);
         let began = Instant::now();
         loop {
             let mut stream = open(&endpoint)?;
@@ -146,12 +149,38 @@ impl Starting {
         Ok(format!("redis://127.0.0.1:{port}"))
     }
 
-    /// All are started.
-    pub(super) fn done(self, version: String, subscribe: u16, publish: u16) -> Servers {
-        let endpoint = |port| format!("http://127.0.0.1:{port}").parse().expect("an address and a port are a URL");
-        let (subscribe, publish) = (endpoint(subscribe), endpoint(publish));
-        Servers { version, subscribe, publish, processes: self.processes, _directory: self.directory }
+    /// All are started, and clients and publishers are served on this port.
+    pub(super) fn done(self, version: String, dialect: Dialect, port: u16) -> Servers {
+        let endpoint = local(port);
+        self.serving(version, Site::new("peer", dialect, std::slice::from_ref(&endpoint), endpoint.clone()), None)
     }
+
+    /// The same, with a fleet that leans on them.
+    pub(super) fn done_with(self, version: String, Fleet { site, keeper }: Fleet) -> Servers {
+        self.serving(version, site, Some(keeper))
+    }
+
+    fn serving(mut self, version: String, mut site: Site, keeper: Option<Keeper>) -> Servers {
+        site.pids.extend(self.pids());
+        self.processes.reverse();
+        Servers { version, site, _keeper: keeper, _processes: self.processes, _directory: self.directory }
+    }
+
+    /// All its processes, their children and its Redis included: what they take is what the server takes.
+    fn pids(&self) -> Vec<u32> {
+        let mut pids = self.processes.iter().map(|process| process.0.id()).collect::<Vec<_>>();
+        let mut next = 0;
+        while let Some(pid) = pids.get(next).copied() {
+            let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+            pids.extend(children.split_ascii_whitespace().filter_map(|pid| pid.parse::<u32>().ok()));
+            next += 1;
+        }
+        pids
+    }
+}
+
+fn local(port: u16) -> Endpoint {
+    format!("http://127.0.0.1:{port}").parse().expect("an address and a port are a URL")
 }
 
 /// A port that is free now.
@@ -179,20 +208,6 @@ fn read(mut log: fs::File) -> String {
     // Where it can't be read, nothing is said.
     _ = log.rewind().and_then(|()| log.read_to_string(&mut said));
     said
-}
-
-impl Servers {
-    /// All its processes, their children and its Redis included: what they take is what the server takes.
-    pub fn pids(&self) -> Vec<u32> {
-        let mut pids = self.processes.iter().map(|process| process.0.id()).collect::<Vec<_>>();
-        let mut next = 0;
-        while let Some(pid) = pids.get(next).copied() {
-            let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-            pids.extend(children.split_ascii_whitespace().filter_map(|pid| pid.parse::<u32>().ok()));
-            next += 1;
-        }
-        pids
-    }
 }
 
 impl Drop for Process {

@@ -98,6 +98,7 @@ fn point(options: &Curves, clients: u32, others: u32) -> io::Result<Run> {
         binary: &options.server_binary,
         redis: &options.redis,
         channels_max: Some(others + 10),
+        has_channel: true,
     };
     let mut fleet = Fleet::start(fleet)?;
     let subscribe = &mut fleet.site.dialect.subscribe;

@@ -21,7 +21,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::time::Duration;
 
-use clap::{Args, Subcommand};
+use clap::{Args, Parser, Subcommand};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -155,7 +155,23 @@ impl Scenario {
         }
     }
 
-    fn options(&self) -> BTreeMap<String, Value> {
+    /// One as it is typed, name and options.
+    ///
+    /// # Errors
+    /// There is none of this name, or none of its options.
+    pub fn parse(line: &str) -> Result<Self, clap::Error> {
+        /// A scenario by its options alone.
+        #[derive(Parser)]
+        #[command(no_binary_name = true)]
+        struct Typed {
+            #[command(subcommand)]
+            scenario: Scenario,
+        }
+        Typed::try_parse_from(line.split_ascii_whitespace()).map(|typed| typed.scenario)
+    }
+
+    /// Its options by name, as results tell them.
+    pub fn options(&self) -> BTreeMap<String, Value> {
         let value = match self {
             Self::Idle(scenario) => serde_json::to_value(scenario),
             Self::Fanout(scenario) => serde_json::to_value(scenario),

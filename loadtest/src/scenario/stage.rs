@@ -20,6 +20,9 @@ use crate::words::{Heard, Order, Setup};
 /// Time before anything is measured.
 pub(super) const WARM_UP: Duration = Duration::from_secs(1);
 
+/// A server that says by its head alone that a subscription stands may say so a little before it does.
+const SETTLE: Duration = Duration::from_secs(1);
+
 /// How long everybody listens on after everything has come: for what comes twice.
 const AFTERMATH: Duration = Duration::from_millis(300);
 
@@ -139,6 +142,9 @@ impl<'a> Stage<'a> {
         self.figure("connections", places.connected.into());
         if all {
             self.figure("connectSeconds", seconds(began, places.last_subscribed));
+            if self.site.dialect.ready.is_none() {
+                wait_until(now() + crate::clock::nanos(SETTLE));
+            }
         } else {
             let timeout = humantime::format_duration(self.common.connect_timeout);
             self.not_all_connected(&places, format!("{clients} clients connected within {timeout}"));
