@@ -35,6 +35,7 @@ const STRANGERS_AT_ONCE: u32 = 64;
 pub struct Curves {
     /// The `fanfare` binary: each point has an edge and a publisher of its own.
     #[arg(long, value_name = "PATH")]
+    #[serde(skip)]
     pub server_binary: PathBuf,
     /// The Redis that joins them.
     #[arg(long, value_name = "URL")]

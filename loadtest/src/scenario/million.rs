@@ -29,6 +29,7 @@ pub struct Million {
     pub spawn_edges: Option<u32>,
     /// The `fanfare` binary to start edges of.
     #[arg(long, value_name = "PATH")]
+    #[serde(skip)]
     pub server_binary: Option<PathBuf>,
     /// The Redis that joins the edges that are started.
     #[arg(long, value_name = "URL")]
