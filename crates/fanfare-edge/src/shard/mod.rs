@@ -58,7 +58,7 @@ pub(crate) use wire::Wire;
 
 /// Deliveries of one partition that start, and connections that are visited, before sockets and commands get a turn.
 const DELIVERIES_MAX: usize = 64;
-const VISITS_MAX: usize = 256;
+const VISITS_MAX: usize = 64;
 
 /// Commands that are carried out before others get a turn: in a storm, connections come in heaps.
 const APPLIED_MAX: usize = 64;
@@ -250,6 +250,11 @@ impl Shard {
             }
         }
         self.unfinished = self.machine.work(VISITS_MAX, &mut self.sockets);
+        if self.unfinished {
+            // Whoever waits for this core goes first, be it another thread or another process: what brings the next
+            // event to a single user waits for a slice then, and not for as long as the kernel lets a thread run.
+            std::thread::yield_now();
+        }
         let deliveries = std::mem::take(&mut self.sockets.deliveries);
         self.metrics.deliveries.inc_by(deliveries);
         self.load.deliveries.fetch_add(deliveries, Ordering::Relaxed);
