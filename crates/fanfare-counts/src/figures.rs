@@ -50,16 +50,23 @@ pub(crate) struct Figures {
     pub(crate) paths: BTreeMap<String, Figure>,
 }
 
+/// What compiles here, as `rustc --version` says.
+///
+/// # Errors
+/// There is no `rustc` to be asked.
+pub(crate) fn compiler() -> anyhow::Result<String> {
+    let output = Command::new("rustc").arg("--version").output().context("rustc can't be asked for its version")?;
+    Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}
+
 impl Figures {
     /// Those that were just counted.
     ///
     /// # Errors
     /// There is no `rustc` to be asked for its version.
     pub(crate) fn of(counted: &[(&str, Figure)]) -> anyhow::Result<Self> {
-        let output = Command::new("rustc").arg("--version").output().context("rustc can't be asked for its version")?;
-        let compiler = String::from_utf8_lossy(&output.stdout).trim().to_owned();
         let paths = counted.iter().map(|(name, figure)| ((*name).to_owned(), *figure)).collect();
-        Ok(Self { compiler, paths })
+        Ok(Self { compiler: compiler()?, paths })
     }
 
     /// Those that are committed.

@@ -16,7 +16,7 @@ mod measure; // … how … // … and what it is held against.
 use std::process::ExitCode;
 
 use anyhow::bail;
-use figures::Figures;
+use figures::{Figures, compiler};
 use measure::{Measured, measure, no_callgrind};
 
 const USAGE: &str = "\
@@ -44,19 +44,19 @@ fn main() -> anyhow::Result<ExitCode> {
 }
 
 fn check() -> anyhow::Result<ExitCode> {
-    let lacking = no_callgrind();
-    if let Some(reason) = lacking {
+    let (committed, compiler) = (Figures::committed()?, compiler()?);
+    let other_compiler = (committed.compiler != compiler)
+        .then(|| format!("the committed figures are of {}, and this is {compiler}", committed.compiler));
+    let lacking = no_callgrind().map(str::to_owned).or(other_compiler);
+    if let Some(reason) = &lacking {
         println!("skipped: the instructions of the hot paths ({reason}); allocations are checked");
     }
     let Measured { figures, profiles } = measure(lacking.is_none())?;
-    let (committed, now) = (Figures::committed()?, Figures::of(&figures)?);
+    let now = Figures::of(&figures)?;
     if committed.compare(&now) {
         return Ok(ExitCode::SUCCESS);
     }
     eprintln!("\nA hot path costs something else than docs/performance.md says.");
-    if committed.compiler != now.compiler {
-        eprintln!("It was compiled by {} then, and by {} now.", committed.compiler, now.compiler);
-    }
     if let Some(profiles) = profiles {
         eprintln!("Where it goes: callgrind_annotate --inclusive=yes {}/PATH-*", profiles.display());
     }
