@@ -27,7 +27,8 @@ pub struct Dialect {
     pub bulk: Option<Bulk>,
 }
 
-/// A request that publishes one event. In the templates `{user}` and `{channel}` are numbers.
+/// A request that publishes one event. In the templates `{user}` and `{channel}` are numbers, and `{once}` is a text that
+/// no other event has.
 #[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Post {
     /// The path, after the URL's own.
@@ -94,6 +95,16 @@ impl Dialect {
         }
     }
 
+    /// The same where each event to a user has an idempotency key, as Fanfare takes it.
+    pub(crate) fn idempotent(mut self) -> Self {
+        let after = r#"","idempotencyKey":"{once}"}"#;
+        self.to_user.after = after.to_owned();
+        if let Some(bulk) = &mut self.bulk {
+            bulk.to_user.1 = after.to_owned();
+        }
+        self
+    }
+
     /// The request with which a client subscribes.
     pub(crate) fn subscription(&self, endpoint: &Endpoint, who: Who<'_>) -> Vec<u8> {
         let Who { user, channel, others, token, last_id } = who;
@@ -144,10 +155,11 @@ pub(crate) struct Who<'a> {
     pub(crate) last_id: Option<&'a str>,
 }
 
-/// Puts the number of a user or channel into a template.
-pub(crate) fn fill_to(template: &str, to: To) -> String {
+/// Puts the number of a user or channel into a template, and what only this event of this run has.
+pub(crate) fn fill_to(template: &str, to: To, run: u32, seq: u32) -> String {
     fill(template, |name| match (name, to) {
         ("user", To::User(number)) | ("channel", To::Channel(number)) => Some(number.to_string()),
+        ("once", _) => Some(format!("{run:x}-{seq}")),
         _ => None,
     })
 }
@@ -194,8 +206,16 @@ mod tests {
     #[test]
     fn braces_of_json_stay_where_they_are() {
         assert_eq!(
-            fill_to(r#"{"userId":"u{user}","x":{"{channel}":1}}"#, To::User(9)),
+            fill_to(r#"{"userId":"u{user}","x":{"{channel}":1}}"#, To::User(9), 1, 2),
             r#"{"userId":"u9","x":{"{channel}":1}}"#
         );
+    }
+
+    #[test]
+    fn no_two_events_have_the_same_idempotency_key() {
+        let dialect = Dialect::fanfare(None, false).idempotent();
+        let after = |run, seq| fill_to(&dialect.post(To::User(9)).after, To::User(9), run, seq);
+        assert_eq!(after(0x1a, 2), r#"","idempotencyKey":"1a-2"}"#);
+        assert_eq!(dialect.bulk.as_ref().map(|bulk| &bulk.to_user.1), Some(&dialect.to_user.after));
     }
 }

@@ -33,6 +33,14 @@ pub(crate) enum Speaker {
 }
 
 impl Speaker {
+    /// One whose events to users have idempotency keys. The floor knows of none.
+    pub(crate) fn idempotent(self) -> Self {
+        match self {
+            Self::Http(http) => Self::Http(Box::new(Http { dialect: http.dialect.clone().idempotent(), ..*http })),
+            Self::Floor(voice) => Self::Floor(voice),
+        }
+    }
+
     /// Publishes events in this order, and waits for the answer to the last.
     ///
     /// # Errors
@@ -74,10 +82,10 @@ impl Http {
     fn say_one(&mut self, Saying { to, seq, due }: Saying) -> io::Result<()> {
         let post = self.dialect.post(to);
         self.body.clear();
-        self.body.extend_from_slice(fill_to(&post.before, to).as_bytes());
+        self.body.extend_from_slice(fill_to(&post.before, to, self.run, seq).as_bytes());
         Stamp { run: self.run, to, seq, due }.write(self.payload_bytes, &mut self.body);
-        self.body.extend_from_slice(fill_to(&post.after, to).as_bytes());
-        let (path, headers) = (fill_to(&post.path, to), post.headers.clone());
+        self.body.extend_from_slice(fill_to(&post.after, to, self.run, seq).as_bytes());
+        let (path, headers) = (fill_to(&post.path, to, self.run, seq), post.headers.clone());
         self.post(&path, &headers, None)
     }
 
@@ -86,9 +94,9 @@ impl Http {
         self.body.clear();
         for Saying { to, seq, due } in events {
             let (before, after) = bulk.parts(*to);
-            self.body.extend_from_slice(fill_to(before, *to).as_bytes());
+            self.body.extend_from_slice(fill_to(before, *to, self.run, *seq).as_bytes());
             Stamp { run: self.run, to: *to, seq: *seq, due: *due }.write(self.payload_bytes, &mut self.body);
-            self.body.extend_from_slice(after.as_bytes());
+            self.body.extend_from_slice(fill_to(after, *to, self.run, *seq).as_bytes());
             self.body.extend_from_slice(bulk.separator.as_bytes());
         }
         let (path, headers, success) = (bulk.path.clone(), bulk.headers.clone(), bulk.success.clone());

@@ -22,6 +22,9 @@ pub struct Users {
     /// Publishes many events with one request (NDJSON); without it each event is a request of its own (`POST /notify`).
     #[arg(long)]
     pub bulk: bool,
+    /// Gives each event an idempotency key, as Fanfare takes it: what the server remembers of it is measured, too.
+    #[arg(long)]
+    pub idempotent: bool,
     /// Keep-alive connections that publish, each waiting for its answers.
     #[arg(long, default_value_t = 8)]
     pub publishers: u32,
@@ -50,8 +53,9 @@ pub(super) fn run(options: &Users, site: &Site) -> io::Result<Run> {
     let batch = if options.rate.is_some() { 1 } else { batch };
     let (published, stop) = (AtomicU32::new(0), AtomicBool::new(false));
     let made = (0..publishers).map(|number| {
+        let speaker = stage.speaker()?;
         Ok(UserPublisher {
-            speaker: stage.speaker()?,
+            speaker: if options.idempotent { speaker.idempotent() } else { speaker },
             number,
             publishers,
             first: 0,
