@@ -81,7 +81,7 @@ impl Edge {
         self.cors.decorate(asker.origin.as_ref(), &mut headers);
         if asker.version == Version::HTTP_2 {
             let (pipe, body) = Pipe::new();
-            begin(Wire::Body(pipe), first);
+            begin(Wire::Body(Box::new(pipe)), first);
             let mut response = Response::new(body);
             *response.headers_mut() = headers;
             return response.into();
@@ -106,7 +106,7 @@ impl Edge {
         if asker.version == Version::HTTP_2 {
             let (pipe, body) = Pipe::new();
             let (head_to, head) = oneshot::channel();
-            begin(Wire::Body(pipe), Box::new(Polled::new(poll, &headers, Some(head_to))));
+            begin(Wire::Body(Box::new(pipe)), Box::new(Polled::new(poll, &headers, Some(head_to))));
             return match head.await {
                 Ok(parts) => Response::from_parts(parts, body).into(),
                 Err(_) => Problem::new(Code::Overloaded, "this edge is shutting down").into(), // The shard has gone.

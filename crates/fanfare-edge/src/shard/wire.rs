@@ -27,8 +27,9 @@ const HELD_BYTES_MAX: usize = 16 * 1024;
 pub(crate) enum Wire {
     /// HTTP/1.1 and 1.0: the socket, which carries nothing else any more.
     Socket(Socket),
-    /// HTTP/2: the body of one stream among others. It takes a frame whole or not at all.
-    Body(Pipe),
+    /// HTTP/2: the body of one stream among others. It takes a frame whole or not at all. Boxed, so that sockets, of which
+    /// there are most, don't pay for it.
+    Body(Box<Pipe>),
 }
 
 /// A socket that HTTP has let go of.
