@@ -8,12 +8,16 @@ use std::time::{Duration, Instant};
 
 use crate::clock::Nanos;
 use crate::crowd::Expected;
+use crate::keeper::see_off;
 use crate::machine::CLIENTS_MAX;
 use crate::words::{Heard, Order, Place, Setup, WireSum, Word};
 use crate::worker::WORKER;
 
 /// How long a worker may take to answer.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+
+/// How long all of them together may take to end before they are killed.
+const END_TIMEOUT: Duration = Duration::from_secs(5);
 
 /// Longest pause between two looks at whether something has changed.
 const TICK: Duration = Duration::from_millis(50);
@@ -248,17 +252,8 @@ impl Worker {
 
 impl Drop for Crew {
     fn drop(&mut self) {
-        for worker in &mut self.workers {
-            worker.orders = None;
-        }
-        for worker in &mut self.workers {
-            // It ends at the end of its input, unless it hangs, and then it has nothing to lose.
-            let until = Instant::now() + Duration::from_secs(5);
-            while matches!(worker.child.try_wait(), Ok(None)) && Instant::now() < until {
-                crate::clock::wait_until(crate::clock::now() + 2_000_000);
-            }
-            _ = worker.child.kill();
-            _ = worker.child.wait();
-        }
+        // They end at the end of their input, unless they hang, and then they have nothing to lose.
+        self.workers.iter_mut().for_each(|worker| worker.orders = None);
+        see_off(self.workers.iter_mut().map(|worker| &mut worker.child), END_TIMEOUT);
     }
 }

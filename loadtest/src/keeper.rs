@@ -19,6 +19,9 @@ pub const KEEPER: &str = "keeper";
 /// How long servers may take to end before they are killed.
 const END_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// Between two looks at who has ended.
+const LOOK: Duration = Duration::from_millis(5);
+
 /// A server's command. It gets no other environment.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub(crate) struct Server {
@@ -56,18 +59,35 @@ struct Kept(Vec<Child>);
 
 impl Drop for Kept {
     fn drop(&mut self) {
-        for child in &self.0 {
-            let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-            _ = pid.map(|pid| kill_process(pid, Signal::TERM));
+        self.0.iter().for_each(terminate);
+        see_off(&mut self.0, END_TIMEOUT);
+    }
+}
+
+/// Asks a process to end.
+pub(crate) fn terminate(child: &Child) {
+    let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+    // Where it fails, it is gone already.
+    _ = pid.map(|pid| kill_process(pid, Signal::TERM));
+}
+
+/// Waits for processes that were asked to end. All of them together have so long; who is there after it is killed.
+pub(crate) fn see_off<'a>(children: impl IntoIterator<Item = &'a mut Child>, timeout: Duration) {
+    let until = now() + nanos(timeout);
+    let mut left = children.into_iter().collect::<Vec<_>>();
+    loop {
+        left.retain_mut(|child| matches!(child.try_wait(), Ok(None)));
+        if left.is_empty() || now() >= until {
+            break;
         }
-        let until = now() + nanos(END_TIMEOUT);
-        for child in &mut self.0 {
-            while matches!(child.try_wait(), Ok(None)) && now() < until {
-                wait_until(now() + 10_000_000);
-            }
-            _ = child.kill();
-            _ = child.wait();
-        }
+        wait_until(now() + nanos(LOOK));
+    }
+    // All of them before the first is waited for: the kernel closes what they had open side by side.
+    for child in &mut left {
+        _ = child.kill();
+    }
+    for child in &mut left {
+        _ = child.wait();
     }
 }
 
@@ -112,5 +132,34 @@ impl Drop for Keeper {
     fn drop(&mut self) {
         self.child.stdin = None;
         _ = self.child.wait();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::process::ExitStatusExt;
+
+    use super::*;
+
+    #[test]
+    fn who_ends_is_waited_for_and_who_does_not_is_killed() {
+        let start = |program: &str, arguments: &[&str]| {
+            let mut command = Command::new(program);
+            command.args(arguments).stdin(Stdio::piped()).spawn().expect("a program of every system")
+        };
+        let mut ending = [start("cat", &[]), start("cat", &[]), start("sleep", &["600"])];
+        (ending[0].stdin, ending[1].stdin) = (None, None);
+        terminate(&ending[2]);
+        see_off(&mut ending, Duration::from_secs(600));
+        let ended = ending.map(|mut child| child.wait().expect("it has ended"));
+        assert_eq!(
+            ended.map(|status| (status.code(), status.signal())),
+            [(Some(0), None), (Some(0), None), (None, Some(Signal::TERM.as_raw()))]
+        );
+
+        let mut staying = [start("sleep", &["600"]), start("sleep", &["600"])];
+        see_off(&mut staying, Duration::ZERO);
+        let killed = staying.map(|mut child| child.wait().expect("it has ended").signal());
+        assert_eq!(killed, [Some(Signal::KILL.as_raw()); 2]);
     }
 }

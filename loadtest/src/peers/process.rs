@@ -9,13 +9,12 @@ use std::process::{Child, Command, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 
 use crate::dialect::Dialect;
 use crate::endpoint::Endpoint;
 use crate::fleet::Fleet;
-use crate::keeper::Keeper;
+use crate::keeper::{Keeper, see_off, terminate};
 use crate::publish::{open, read_answer};
 use crate::scenario::Site;
 
@@ -212,15 +211,7 @@ fn read(mut log: fs::File) -> String {
 
 impl Drop for Process {
     fn drop(&mut self) {
-        let pid = i32::try_from(self.0.id()).ok().and_then(Pid::from_raw).expect("a child has an id");
-        // Where it fails, it is gone already.
-        _ = kill_process(pid, Signal::TERM);
-        let began = Instant::now();
-        while matches!(self.0.try_wait(), Ok(None)) {
-            if began.elapsed() > STOP_TIMEOUT {
-                _ = self.0.kill();
-            }
-            thread::park_timeout(LOOK);
-        }
+        terminate(&self.0);
+        see_off([&mut self.0], STOP_TIMEOUT);
     }
 }
