@@ -1,5 +1,6 @@
 //! The worker processes of a run, as the program that started them sees them.
 
+use std::collections::BTreeMap;
 use std::io::{self, BufRead, BufReader, Write};
 use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -59,7 +60,7 @@ pub(crate) struct Places {
     pub(crate) deliveries: u64,
     pub(crate) heartbeats: u64,
     pub(crate) lost: u64,
-    pub(crate) refused: u64,
+    pub(crate) refusals: BTreeMap<String, u64>,
     pub(crate) last_error: Option<String>,
     /// Clients that lack something of what was expected last; `None`: not all workers have counted yet.
     pub(crate) incomplete: Option<u32>,
@@ -216,7 +217,9 @@ fn add_up(said: &[Said], expectation: u32) -> Places {
         places.deliveries += place.deliveries;
         places.heartbeats += place.heartbeats;
         places.lost += place.lost;
-        places.refused += place.refused;
+        for (how, count) in &place.refusals {
+            *places.refusals.entry(how.clone()).or_default() += count;
+        }
         places.last_error = places.last_error.or(place.last_error.clone());
         let counted = place.expectation == expectation;
         places.incomplete = places.incomplete.filter(|_| counted).map(|count| count + place.incomplete);

@@ -75,7 +75,8 @@ pub(crate) struct Place {
     pub(crate) deliveries: u64,
     pub(crate) heartbeats: u64,
     pub(crate) lost: u64,
-    pub(crate) refused: u64,
+    /// Connections that were refused, by the status of the answer or the reason that was told.
+    pub(crate) refusals: BTreeMap<String, u64>,
     pub(crate) last_error: Option<String>,
     /// Of which expectation `incomplete` and `complete_at` speak.
     pub(crate) expectation: u32,
@@ -96,7 +97,6 @@ pub(crate) struct WireSum {
     to_users: Vec<(u64, u64)>,
     broadcasts: Vec<(u32, Span)>,
     closings: BTreeMap<String, u64>,
-    refusals: BTreeMap<u16, u64>,
     faults: String,
     busy: f64,
 }
@@ -105,14 +105,13 @@ pub(crate) struct WireSum {
 #[derive(Debug)]
 pub(crate) struct Heard {
     pub(crate) sum: Sum,
-    pub(crate) refusals: BTreeMap<u16, u64>,
     /// Share of its time that the busiest of them worked.
     pub(crate) busy: f64,
 }
 
 impl Heard {
     pub(crate) fn new() -> Self {
-        Self { sum: Sum::new(), refusals: BTreeMap::new(), busy: 0.0 }
+        Self { sum: Sum::new(), busy: 0.0 }
     }
 
     pub(crate) fn add(&mut self, wire: &WireSum) {
@@ -132,16 +131,13 @@ impl Heard {
         for (reason, count) in &wire.closings {
             *sum.closings.entry(reason.clone()).or_default() += count;
         }
-        for (status, count) in &wire.refusals {
-            *self.refusals.entry(*status).or_default() += count;
-        }
         sum.faults.merge(serde_json::from_str::<Faults>(&wire.faults).unwrap_or_default());
         self.busy = self.busy.max(wire.busy);
     }
 }
 
 impl WireSum {
-    pub(crate) fn new(sum: &Sum, refusals: BTreeMap<u16, u64>, busy: f64) -> Self {
+    pub(crate) fn new(sum: &Sum, busy: f64) -> Self {
         Self {
             deliveries: sum.deliveries,
             replayed: sum.replayed,
@@ -151,7 +147,6 @@ impl WireSum {
             to_users: values(&sum.to_users),
             broadcasts: sum.broadcasts.iter().map(|(seq, span)| (*seq, *span)).collect(),
             closings: sum.closings.clone(),
-            refusals,
             faults: serde_json::to_string(&sum.faults).expect("faults are JSON"),
             busy,
         }
@@ -184,15 +179,15 @@ mod tests {
             got: "number 0".to_owned(),
         };
         sum.faults.add_many(fault, 2);
-        let line = serde_json::to_string(&WireSum::new(&sum, BTreeMap::from([(503, 1)]), 0.5)).expect("JSON");
+        let line = serde_json::to_string(&WireSum::new(&sum, 0.5)).expect("JSON");
         sum.broadcasts.insert(7, Span { first: 5, last: 15 });
-        let other = serde_json::to_string(&WireSum::new(&sum, BTreeMap::from([(503, 1)]), 0.5)).expect("JSON");
+        let other = serde_json::to_string(&WireSum::new(&sum, 0.5)).expect("JSON");
         let mut heard = Heard::new();
         for line in [line, other] {
             heard.add(&serde_json::from_str(&line).expect("its own"));
         }
-        let Heard { sum: both, refusals, busy } = heard;
-        assert_eq!((both.deliveries, both.heartbeats, refusals[&503], busy), (6, 2, 2, 0.5));
+        let Heard { sum: both, busy } = heard;
+        assert_eq!((both.deliveries, both.heartbeats, busy), (6, 2, 0.5));
         assert_eq!((both.latency.len(), both.to_users.len()), (8, 2));
         assert_eq!(both.broadcasts, BTreeMap::from([(7, Span { first: 5, last: 20 })]));
         assert_eq!(both.latency.value_at_quantile(0.5), sum.latency.value_at_quantile(0.5));

@@ -186,7 +186,10 @@ impl Worker {
         (place.connected, place.subscribed) = (counts.connected, counts.subscribed);
         (place.last_subscribed, place.lost) = (counts.last_subscribed, counts.lost);
         (place.deliveries, place.heartbeats) = (self.before.0 + sum.deliveries, self.before.1 + sum.heartbeats);
-        place.refused = counts.refusals.values().sum();
+        let refusals = either!(&self.clients, clients => clients.refusals());
+        if place.refusals != *refusals {
+            place.refusals.clone_from(refusals);
+        }
         if place.last_error != counts.last_error {
             place.last_error.clone_from(&counts.last_error);
         }
@@ -218,8 +221,7 @@ impl Worker {
                 Order::Sum => {
                     let (sum, busy) = either!(&mut self.clients, clients => clients.take_sum());
                     self.before = (self.before.0 + sum.deliveries, self.before.1 + sum.heartbeats);
-                    let refusals = self.clients.counts().refusals.clone();
-                    say(&Word::Sum(Box::new(WireSum::new(&sum, refusals, busy))))?;
+                    say(&Word::Sum(Box::new(WireSum::new(&sum, busy))))?;
                 }
             }
         }

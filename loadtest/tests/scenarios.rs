@@ -9,8 +9,8 @@ use std::path::PathBuf;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
-use fanfare_loadtest::FaultKind;
 use fanfare_loadtest::result::{Results, ScenarioResult};
+use fanfare_loadtest::{Fault, FaultKind};
 use fanfare_testkit::Fanfare;
 use liar::{Liar, Lie};
 
@@ -132,6 +132,17 @@ fn a_fleet_is_started_holds_connections_over_all_its_edges_and_is_stopped() {
     assert_eq!([figure(&results.scenarios[0], "processes"), figure(&results.scenarios[0], "workers")], [3.0, 2.0]);
     assert!(figure(&results.scenarios[0], "broadcastSeconds") > 0.0);
     assert_eq!(left_behind(port), 0, "servers that were left behind");
+}
+
+#[test]
+fn edges_that_take_no_more_end_the_run_at_once_with_what_to_do() {
+    let server = Fanfare::dev().env("FANFARE_MAX_CONNECTIONS", "30").start();
+    let arguments = format!("million --clients 100 --workers 3 --connect-timeout 1h --quiet --url {}", server.url());
+    let (status, results) = run("full", &arguments);
+    let faults = &results.scenarios[0].runs[0].first_faults;
+    let [Fault { kind: FaultKind::NotConnected, expected, got, .. }] = &**faults else { panic!("{faults:?}") };
+    assert_eq!((status.code(), &**expected), (Some(1), "100 clients connected"));
+    assert!(got.contains(" refused: limit. ") && got.contains("--spawn-edges"), "{got}");
 }
 
 #[test]

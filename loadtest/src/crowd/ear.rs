@@ -128,6 +128,8 @@ pub(crate) struct Ear {
     /// Numbers that were skipped, by client and slot.
     holes: HashMap<(u32, usize), Vec<u32>>,
     hole_count: usize,
+    /// Connections that were refused, ever, by the status of the answer or the reason that was told.
+    pub(super) refusals: BTreeMap<String, u64>,
     pub(super) sum: Sum,
     /// When what is being heard was read.
     pub(super) now: Nanos,
@@ -154,6 +156,7 @@ impl Ear {
             known: std::array::from_fn(|_| vec![Known::default(); KNOWN]),
             holes: HashMap::new(),
             hole_count: 0,
+            refusals: BTreeMap::new(),
             sum: Sum::new(),
             now: 0,
         }
@@ -227,6 +230,8 @@ impl Ear {
         }
         match event {
             b"gap" => return self.fault(FaultKind::Gap, who, "-", "no gap", lossy(data)),
+            // A stream that never stood says in this way why not: an EventSource gives up for good on a status.
+            b"closing" if !heard.ready => return self.refused(reason(data)),
             b"closing" => return *self.sum.closings.entry(reason(data)).or_default() += 1,
             b"heartbeat" => return self.sum.heartbeats += 1,
             _ => {}
@@ -244,6 +249,11 @@ impl Ear {
             let is_only = count == 1 && Stamp::find(rest).is_none();
             self.event(who, heard, stamp, frame, is_only);
         }
+    }
+
+    /// Counts a connection that was refused.
+    pub(super) fn refused(&mut self, how: String) {
+        *self.refusals.entry(how).or_default() += 1;
     }
 
     fn event(&mut self, who: Listener, heard: &mut Heard, stamp: Stamp, frame: &Frame<'_>, is_only: bool) {

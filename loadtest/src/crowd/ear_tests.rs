@@ -120,3 +120,14 @@ fn a_frame_in_pieces_is_left_until_it_is_whole() {
     }
     assert_eq!(scene.ear.hear(*who, heard, &whole), whole.len());
 }
+
+#[test]
+fn a_stream_that_is_closed_before_it_stands_was_refused() {
+    let mut scene = Scene::new();
+    scene.clients[1].1 = Heard::new();
+    for client in 0..2 {
+        scene.hears(client, b"retry: 20000\nevent: closing\ndata: {\"reason\":\"limit\"}\n\n");
+    }
+    let once = BTreeMap::from([("limit".to_owned(), 1)]);
+    assert_eq!((scene.ear.sum.closings, scene.ear.refusals), (once.clone(), once));
+}

@@ -3,6 +3,7 @@
 //! As much of HTTP/2 as that takes (RFC 9113), and no more: requests without a body, headers of which only the status is
 //! read, and windows as wide as they may be, so that no server is measured by how fast we widen them.
 
+use std::collections::BTreeMap;
 use std::io::{self, Read, Write};
 use std::time::Duration;
 
@@ -96,6 +97,10 @@ impl Multiplexed {
 
     pub(crate) fn sum(&self) -> &Sum {
         &self.ear.sum
+    }
+
+    pub(crate) fn refusals(&self) -> &BTreeMap<String, u64> {
+        &self.ear.refusals
     }
 
     pub(crate) fn take_sum(&mut self) -> (Sum, f64) {
@@ -285,7 +290,7 @@ impl Multiplexed {
                 if status == 200 {
                     heard.ready |= self.ear.is_ready_by_head();
                 } else {
-                    *self.counts.refusals.entry(status).or_default() += 1;
+                    self.ear.refused(status.to_string());
                     is_over = true;
                 }
             }

@@ -158,7 +158,6 @@ pub(crate) struct Counts {
     pub(crate) last_subscribed: Nanos,
     /// Connections that ended without our doing.
     pub(crate) lost: u64,
-    pub(crate) refusals: BTreeMap<u16, u64>,
     /// Connections that could not even be opened, and why the last of them could not.
     pub(crate) not_opened: u64,
     pub(crate) last_error: Option<String>,
@@ -196,6 +195,10 @@ impl Crowd {
 
     pub(crate) fn sum(&self) -> &Sum {
         &self.ear.sum
+    }
+
+    pub(crate) fn refusals(&self) -> &BTreeMap<String, u64> {
+        &self.ear.refusals
     }
 
     /// Opens all that are not open. Only now there is memory for each of them, so that it can be told.
@@ -385,7 +388,7 @@ impl Crowd {
                 Ok(()) => {}
                 Err(End::Body) => return self.lost(number, None, PAUSE),
                 Err(End::Refused(status, after)) => {
-                    *self.counts.refusals.entry(status).or_default() += 1;
+                    self.ear.refused(status.to_string());
                     return self.lost(number, None, after.map_or(PAUSE, Duration::from_secs));
                 }
                 Err(End::Bad(text)) => {

@@ -32,6 +32,9 @@ const SAMPLE: Duration = Duration::from_millis(250);
 /// Share of its time that a thread works, above which it may be the bottleneck.
 const BUSY_MAX: f64 = 0.9;
 
+/// Why an edge refuses a connection when it has as many as it takes. Asked again, it takes no more.
+const LIMIT: &str = "limit";
+
 /// A run under way.
 pub(super) struct Stage<'a> {
     pub(super) site: &'a Site,
@@ -128,23 +131,26 @@ impl<'a> Stage<'a> {
         self.site.speaker(self.id, self.common.size)
     }
 
-    /// Until all are connected. False, with a fault: that took too long.
+    /// Until all are connected. False, with a fault: that took too long, or the edges take no more.
     pub(super) fn connect(&mut self) -> io::Result<bool> {
         let clients = self.common.clients;
         self.show("connecting", clients.into());
         let began = now();
         self.crew.order(&Order::Open)?;
         let bar = self.bar.clone();
-        let (places, all) = self.crew.wait(self.common.connect_timeout, |places| {
+        let (places, in_time) = self.crew.wait(self.common.connect_timeout, |places| {
             bar.set_position(places.connected.into());
-            places.connected >= clients
+            places.connected >= clients || places.refusals.contains_key(LIMIT)
         })?;
+        let all = places.connected >= clients;
         self.figure("connections", places.connected.into());
         if all {
             self.figure("connectSeconds", seconds(began, places.last_subscribed));
             if self.site.dialect.ready.is_none() {
                 wait_until(now() + crate::clock::nanos(SETTLE));
             }
+        } else if in_time {
+            self.not_all_connected(&places, format!("{clients} clients connected"));
         } else {
             let timeout = humantime::format_duration(self.common.connect_timeout);
             self.not_all_connected(&places, format!("{clients} clients connected within {timeout}"));
@@ -153,9 +159,16 @@ impl<'a> Stage<'a> {
     }
 
     pub(super) fn not_all_connected(&mut self, places: &Places, expected: String) {
-        let (connected, lost, refused) = (places.connected, places.lost, places.refused);
-        let error = places.last_error.as_ref().map_or(String::new(), |error| format!("; last error: {error}"));
-        let got = format!("{connected}; {lost} connections ended early, {refused} of them refused{error}");
+        let Places { connected, lost, refusals, last_error, .. } = places;
+        let refused = refusals.iter().map(|(how, count)| format!("; {count} refused: {how}")).collect::<String>();
+        let error = last_error.as_ref().map_or(String::new(), |error| format!("; last error: {error}"));
+        let advice = if refusals.contains_key(LIMIT) {
+            ". That is a limit of the edges: there must be more of them (--spawn-edges, or --url several times), or each \
+             must take more (FANFARE_MAX_CONNECTIONS, its limit of open files)"
+        } else {
+            ""
+        };
+        let got = format!("{connected}; {lost} connections ended early{refused}{error}{advice}");
         self.fault(FaultKind::NotConnected, expected, got);
     }
 
@@ -295,9 +308,6 @@ impl<'a> Stage<'a> {
         for (reason, count) in &heard.sum.closings {
             self.warn(format!("the server closed {count} connections: {reason}"));
         }
-        for (status, count) in &heard.refusals {
-            self.warn(format!("{count} connections were answered with {status}"));
-        }
     }
 
     /// Waits until everybody has everything, listens a little longer, judges, and closes.
@@ -310,6 +320,9 @@ impl<'a> Stage<'a> {
         let places = self.crew.places();
         if places.lost > 0 {
             self.warn(format!("{} connections ended without our doing", places.lost));
+        }
+        for (how, count) in &places.refusals {
+            self.warn(format!("{count} connections were refused: {how}"));
         }
         self.finish()
     }
