@@ -12,13 +12,12 @@ use clap::Args;
 use hdrhistogram::Histogram;
 use serde::Serialize;
 
-use super::publisher::{Publisher, Told, UserPublisher};
+use super::publisher::{Publisher, UserPublisher, joined};
 use super::stage::{Stage, WARM_UP, Wish};
 use super::{Common, Site};
 use crate::clock::{Nanos, now, seconds};
 use crate::crowd::Expected;
 use crate::machine::CLIENTS_MAX;
-use crate::report::new_histogram;
 use crate::result::{Latencies, Run, median};
 use crate::words::Heard;
 
@@ -92,21 +91,13 @@ pub(super) fn run(options: &Beside, site: &Site) -> io::Result<Run> {
             Ok((heard, began))
         });
         stop.store(true, Ordering::Relaxed);
-        let told = telling.into_iter().map(|thread| thread.join());
-        let told = told.map(|told| told.unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect::<Vec<_>>();
-        let result = broadcasting.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        let told = telling.into_iter().map(joined).collect::<Vec<_>>();
+        let result = joined(broadcasting);
         measured.map(|(heard, began)| (heard, began, told, result))
     })?;
     stage.note_unpublished(result);
-    let mut of_users = vec![0; common.clients as usize];
-    let mut answered = new_histogram();
-    for Told { users, answered: of_one, result } in told {
-        of_users[first as usize..].iter_mut().zip(users).for_each(|(sum, of)| *sum += of);
-        answered.add(&of_one).expect("histograms of one kind");
-        stage.note_unpublished(result);
-    }
-    stage.run.latencies.insert("publish".to_owned(), Latencies::of(&answered));
-    let expected = Expected { all: broadcast.into_inner(), users: of_users, ..Expected::default() };
+    let users = stage.take_told(told, first);
+    let expected = Expected { all: broadcast.into_inner(), users, ..Expected::default() };
     // What was under way when the time was over counts as well: what is late is not left out.
     stage.reach(&expected)?;
     let rest = stage.crew.sum()?;
@@ -126,7 +117,7 @@ fn back_to_back(stage: &mut Stage<'_>, broadcast: &AtomicU32) -> io::Result<f64>
         let publishing = scope.spawn(|| publisher.at_full_speed(1, &board, clients));
         let watched = stage.watch(BACK_TO_BACK, || !publishing.is_finished());
         stop.store(true, Ordering::Relaxed);
-        let result = publishing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        let result = joined(publishing);
         watched.map(|()| result)
     })?;
     stage.note_unpublished(result);

@@ -7,7 +7,7 @@ use std::thread;
 use clap::Args;
 use serde::Serialize;
 
-use super::publisher::{Publisher, by_channel};
+use super::publisher::{Publisher, by_channel, joined};
 use super::stage::{Stage, WARM_UP, Wish};
 use super::{Common, Site};
 use crate::clock::{now, seconds};
@@ -53,7 +53,7 @@ pub(super) fn run(options: &Connect, site: &Site) -> io::Result<Run> {
         let publishing = scope.spawn(|| if rate > 0.0 { publisher.at_rate(rate) } else { Ok(()) });
         let measured = measure(&mut stage, options);
         stop.store(true, Ordering::Relaxed);
-        let result = publishing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        let result = joined(publishing);
         measured.map(|()| result)
     })?;
     stage.note_unpublished(result);

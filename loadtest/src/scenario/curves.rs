@@ -12,7 +12,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::idle::Costs;
-use super::publisher::{Publisher, Told, UserPublisher};
+use super::publisher::{Publisher, Told, UserPublisher, joined};
 use super::stage::{Stage, Wish};
 use super::{Common, Site};
 use crate::crowd::Expected;
@@ -117,7 +117,7 @@ fn point(options: &Curves, clients: u32, others: u32) -> io::Result<Run> {
         let publishing = scope.spawn(|| publisher.at_rate(options.rate / f64::from(clients)));
         let measured = stage.measure(common.duration, || !publishing.is_finished());
         stop.store(true, Ordering::Relaxed);
-        let result = publishing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        let result = joined(publishing);
         measured.map(|_| result)
     })?;
     stage.note_unpublished(result);
@@ -147,7 +147,7 @@ fn strangers(stage: &mut Stage<'_>) -> io::Result<()> {
         let publishing = scope.spawn(|| publisher.run());
         let watched = stage.watch(STRANGERS_FOR, || !publishing.is_finished());
         stop.store(true, Ordering::Relaxed);
-        let told = publishing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        let told = joined(publishing);
         watched.map(|()| told)
     })?;
     stage.note_unpublished(told.result);

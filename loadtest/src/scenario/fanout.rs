@@ -11,7 +11,7 @@ use std::time::Duration;
 use clap::Args;
 use serde::Serialize;
 
-use super::publisher::Publisher;
+use super::publisher::{Publisher, joined};
 use super::stage::{Stage, Wish};
 use super::{Common, Site};
 use crate::crowd::Expected;
@@ -71,7 +71,7 @@ pub(super) fn publish_and_measure(mut stage: Stage<'_>, pace: Pace) -> io::Resul
         });
         let measured = measure(&mut stage, common.duration, || !publishing.is_finished());
         stop.store(true, Ordering::Relaxed);
-        let result = publishing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        let result = joined(publishing);
         measured.map(|()| result)
     })?;
     stage.note_unpublished(result);

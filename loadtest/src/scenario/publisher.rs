@@ -2,7 +2,9 @@
 //! single users.
 
 use std::io;
+use std::panic::resume_unwind;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::thread::ScopedJoinHandle;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
@@ -72,6 +74,11 @@ impl Publisher<'_> {
         self.published.store(published + count, Ordering::Relaxed);
         Ok(())
     }
+}
+
+/// What came of a publisher's thread that was told to stop; a panic in it goes on here.
+pub(super) fn joined<T>(thread: ScopedJoinHandle<'_, T>) -> T {
+    thread.join().unwrap_or_else(|panic| resume_unwind(panic))
 }
 
 /// How many of so many events each of the channels has got.

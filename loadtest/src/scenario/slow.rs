@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::Args;
 use serde::Serialize;
 
-use super::publisher::{Publisher, by_channel};
+use super::publisher::{Publisher, by_channel, joined};
 use super::stage::{Stage, Wish};
 use super::{Common, Site};
 use crate::clock::{nanos, now, seconds, wait_until};
@@ -56,7 +56,7 @@ pub(super) fn run(options: &Slow, site: &Site) -> io::Result<Run> {
         let publishing = scope.spawn(|| publisher.at_rate(options.rate));
         let measured = measure(&mut stage, options, stalled);
         stop.store(true, Ordering::Relaxed);
-        let result = publishing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        let result = joined(publishing);
         measured.map(|()| result)
     })?;
     stage.note_unpublished(result);

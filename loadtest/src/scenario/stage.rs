@@ -6,12 +6,14 @@ use std::time::{Duration, Instant};
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use super::publisher::Told;
 use super::{Common, Site};
 use crate::check::{Fault, FaultKind};
 use crate::clock::{Nanos, now, seconds, wait_until};
 use crate::crew::{Crew, Places};
 use crate::crowd::Expected;
 use crate::machine::{cpu, cpu_of};
+use crate::report::new_histogram;
 use crate::result::{Cpu, CpuSplit, Latencies, Run};
 use crate::speak::Speaker;
 use crate::stamp::{PAYLOAD_BYTES_MAX, STAMP_BYTES};
@@ -182,6 +184,19 @@ impl<'a> Stage<'a> {
         if let Err(error) = result {
             self.fault(FaultKind::NotPublished, "every publish acknowledged".to_owned(), error.to_string());
         }
+    }
+
+    /// Notes what publishers to single users did, of whom `first` is the first. Tells how many events each client is to
+    /// have.
+    pub(super) fn take_told(&mut self, told: Vec<Told>, first: u32) -> Vec<u32> {
+        let (mut sums, mut all_answered) = (vec![0; self.common.clients as usize], new_histogram());
+        for Told { users, answered, result } in told {
+            sums[first as usize..].iter_mut().zip(users).for_each(|(sum, of)| *sum += of);
+            all_answered.add(&answered).expect("histograms of one kind");
+            self.note_unpublished(result);
+        }
+        self.run.latencies.insert("publish".to_owned(), Latencies::of(&all_answered));
+        sums
     }
 
     pub(super) fn warn(&mut self, warning: String) {

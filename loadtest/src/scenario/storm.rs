@@ -9,7 +9,7 @@ use std::time::Duration;
 use clap::Args;
 use serde::Serialize;
 
-use super::publisher::{Publisher, by_channel};
+use super::publisher::{Publisher, by_channel, joined};
 use super::stage::{Stage, Wish};
 use super::{Common, Site};
 use crate::clock::{now, seconds};
@@ -50,7 +50,7 @@ pub(super) fn run(options: &Storm, site: &Site) -> io::Result<Run> {
         let publishing = scope.spawn(|| if rate > 0.0 { publisher.at_rate(rate) } else { Ok(()) });
         let measured = measure(&mut stage, channels, &published);
         stop.store(true, Ordering::Relaxed);
-        let result = publishing.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+        let result = joined(publishing);
         measured.map(|()| result)
     })?;
     stage.note_unpublished(result);

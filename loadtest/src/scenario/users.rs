@@ -8,12 +8,11 @@ use std::time::Duration;
 use clap::Args;
 use serde::Serialize;
 
-use super::publisher::{BATCH_MAX, UserPublisher};
+use super::publisher::{BATCH_MAX, UserPublisher, joined};
 use super::stage::{Stage, Wish};
 use super::{Common, Site};
 use crate::crowd::Expected;
-use crate::report::new_histogram;
-use crate::result::{Latencies, Run};
+use crate::result::Run;
 
 /// Options of `users`.
 #[derive(Clone, Debug, Args, Serialize)]
@@ -73,17 +72,10 @@ pub(super) fn run(options: &Users, site: &Site) -> io::Result<Run> {
         let publishing = made.into_iter().map(|publisher| scope.spawn(|| publisher.run())).collect::<Vec<_>>();
         let measured = measure(&mut stage, common.duration, || publishing.iter().any(|thread| !thread.is_finished()));
         stop.store(true, Ordering::Relaxed);
-        let told = publishing.into_iter().map(|thread| thread.join());
-        let told = told.map(|told| told.unwrap_or_else(|panic| std::panic::resume_unwind(panic))).collect::<Vec<_>>();
+        let told = publishing.into_iter().map(joined).collect::<Vec<_>>();
         measured.map(|()| told)
     })?;
-    let (mut users, mut answered) = (vec![0; common.clients as usize], new_histogram());
-    for told in told {
-        users.iter_mut().zip(told.users).for_each(|(sum, of)| *sum += of);
-        answered.add(&told.answered).expect("histograms of one kind");
-        stage.note_unpublished(told.result);
-    }
-    stage.run.latencies.insert("publish".to_owned(), Latencies::of(&answered));
+    let users = stage.take_told(told, 0);
     stage.end(&Expected { users, ..Expected::default() })
 }
 
