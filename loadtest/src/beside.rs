@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Subcommand};
-use fanfare_loadtest::peers::{Comparison, Ground, PARTS, PEERS, new_results};
+use fanfare_loadtest::peers::{Comparison, Ground, PARTS, PEERS};
 use fanfare_loadtest::result::{Results, ResultsError, ScenarioResult};
 use fanfare_loadtest::{describe, markdown};
 
@@ -70,7 +70,7 @@ impl PeersOptions {
         let mut ground = Ground::of_repository()?;
         ground.fanfare = self.fanfare.unwrap_or(ground.fanfare);
         ground.tools = self.tools.unwrap_or(ground.tools);
-        let mut results = if self.output.exists() { Results::read(&self.output)? } else { new_results(describe()) };
+        let mut results = if self.output.exists() { Results::read(&self.output)? } else { Results::begin(describe()) };
         comparison.run(
             &ground,
             &mut results,

@@ -3,7 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 use std::process::{Command, ExitCode};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use fanfare_auth::Secrets;
@@ -179,24 +179,20 @@ impl Target {
 
 pub(crate) fn main() -> ExitCode {
     let Cli { command, target } = Cli::parse();
-    let results = match command {
-        What::Beside(beside) => return judged(beside.run()),
-        What::Read(reading) => return judged(reading.run()),
-        What::Worker => return ended(run_worker()),
-        What::Keeper => return ended(run_keeper()),
-        What::FloorServer => return ended(run_floor()),
-        What::Measure(scenario) => measure(&scenario, &target).map(|result| vec![result]),
-        What::Floor(options) => floor(&options),
-        What::Mixed(common) => return job(Job::mixed(target.urls[0].clone()), common, &target),
+    match command {
+        What::Beside(beside) => judged(beside.run()),
+        What::Read(reading) => judged(reading.run()),
+        What::Worker => ended(run_worker()),
+        What::Keeper => ended(run_keeper()),
+        What::FloorServer => ended(run_floor()),
+        What::Measure(scenario) => measured(&target, || Ok(vec![measure(&scenario, &target)?])),
+        What::Floor(options) => measured(&target, || floor(&options)),
+        What::Mixed(common) => job(Job::mixed(target.urls[0].clone()), common, &target),
         What::Cuts { cuts, away, common } => {
             let mut job_of = Job::cuts(target.urls[0].clone(), cuts);
             job_of.cuts = Some(CutOptions { cuts, away_max: away });
-            return job(job_of, common, &target);
+            job(job_of, common, &target)
         }
-    };
-    match results {
-        Ok(scenarios) => tell(scenarios, &target),
-        Err(error) => could_not_begin(&error),
     }
 }
 
@@ -232,15 +228,18 @@ fn could_not_begin(error: &dyn std::error::Error) -> ExitCode {
     ExitCode::from(2)
 }
 
-/// Prints results, and writes them to the file where one was asked for.
-fn tell(scenarios: Vec<ScenarioResult>, target: &Target) -> ExitCode {
-    let mut results = Results::new(describe(), unix_millis());
-    if scenarios.iter().any(|scenario| scenario.server == "fanfare")
+/// Runs scenarios, prints their results, and writes them to the file where one was asked for.
+fn measured(target: &Target, run: impl FnOnce() -> io::Result<Vec<ScenarioResult>>) -> ExitCode {
+    let mut results = Results::begin(describe());
+    results.scenarios = match run() {
+        Ok(scenarios) => scenarios,
+        Err(error) => return could_not_begin(&error),
+    };
+    if results.scenarios.iter().any(|scenario| scenario.server == "fanfare")
         && let Some(version) = target.site(true).version()
     {
         results.versions.insert("fanfare".to_owned(), version);
     }
-    results.scenarios = scenarios;
     anstream::print!("{}", render(&results));
     if let Some(path) = &target.json
         && let Err(error) = results.write(path)
@@ -248,11 +247,6 @@ fn tell(scenarios: Vec<ScenarioResult>, target: &Target) -> ExitCode {
         return could_not_begin(&error);
     }
     if results.passed() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
-}
-
-fn unix_millis() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Each scenario that the floor can do, at the floor.
@@ -281,6 +275,7 @@ fn job(job: Job, common: Common, target: &Target) -> ExitCode {
     if let Ok(allowed) = raise_descriptor_limit() {
         eprintln!("this process may have {allowed} clients; seed {}", job.seed);
     }
+    let mut results = Results::begin(describe());
     let report = match disturb {
         None => job.run(),
         Some(command) => job.run_through(move || run(&command)),
@@ -289,7 +284,6 @@ fn job(job: Job, common: Common, target: &Target) -> ExitCode {
         Ok(report) => {
             println!("{report}");
             if let Some(path) = &target.json {
-                let mut results = Results::new(describe(), unix_millis());
                 results.scenarios.push(report.result(&job));
                 if let Err(error) = results.write(path) {
                     return could_not_begin(&error);

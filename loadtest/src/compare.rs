@@ -260,7 +260,7 @@ mod tests {
         let mut result =
             ScenarioResult { scenario: "fanout".to_owned(), runs: runs(values), floor, ..Default::default() };
         result.conclude();
-        Results { scenarios: vec![result], ..Results::new(Machine::default(), 0) }
+        Results { scenarios: vec![result], ..Results::begin(Machine::default()) }
     }
 
     fn verdict_of(before: &Results, after: &Results) -> (Verdict, f64) {

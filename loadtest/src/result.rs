@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io;
 use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use hdrhistogram::Histogram;
 use serde::{Deserialize, Serialize};
@@ -383,14 +384,15 @@ pub enum ResultsError {
 }
 
 impl Results {
-    /// Results of this machine, without any scenario yet.
-    pub fn new(machine: Machine, began_unix_millis: u64) -> Self {
+    /// Results of this machine, without any scenario yet, that begin now.
+    pub fn begin(machine: Machine) -> Self {
+        let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         let glossary = FIGURES.iter().map(|figure| (figure.name.to_owned(), figure.meaning())).collect();
         let own = env!("CARGO_PKG_VERSION").to_owned();
         Self {
             format: FORMAT.to_owned(),
             version: VERSION,
-            began_unix_millis,
+            began_unix_millis: u64::try_from(since.as_millis()).unwrap_or(u64::MAX),
             machine,
             versions: BTreeMap::from([("loadtest".to_owned(), own)]),
             glossary,
@@ -574,7 +576,7 @@ mod tests {
 
     #[test]
     fn results_are_read_as_they_were_written_and_nothing_else_is_taken_for_them() {
-        let mut results = Results::new(Machine::default(), 1);
+        let mut results = Results::begin(Machine::default());
         let mut histogram = crate::report::new_histogram();
         histogram.record(1500).expect("in range");
         let latencies = BTreeMap::from([("delivery".to_owned(), Latencies::of(&histogram))]);
@@ -598,7 +600,7 @@ mod tests {
             result.conclude();
             result
         };
-        let mut results = Results::new(Machine::default(), 1);
+        let mut results = Results::begin(Machine::default());
         results.add(result(100.0, 10.0));
         results.add(ScenarioResult { server: "another".to_owned(), ..result(7.0, 1.0) });
         results.add(result(300.123_456, 10.0));

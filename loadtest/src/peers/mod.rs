@@ -15,7 +15,7 @@ mod run; // All of them, in turn.
 use std::path::{Path, PathBuf};
 
 pub use process::{Servers, StartError};
-pub use run::{Comparison, PARTS, Part, new_results};
+pub use run::{Comparison, PARTS, Part};
 
 use crate::dialect::{Dialect, Post};
 

@@ -2,10 +2,10 @@
 
 use std::error::Error;
 use std::io;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use super::{Follows, Ground, Peer, StartError};
-use crate::result::{Floor, Machine, Results, Run, ScenarioResult};
+use crate::result::{Floor, Results, Run, ScenarioResult};
 use crate::scenario::{Scenario, Site};
 
 /// A part of the comparison: a scenario, with options of its own.
@@ -171,12 +171,6 @@ fn add(results: &mut Results, part: Part, (turn, run, version): (Turn<'_>, Run, 
     };
     result.conclude();
     results.add(result);
-}
-
-/// Results of this machine that begin now.
-pub fn new_results(machine: Machine) -> Results {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Results::new(machine, u64::try_from(since.as_millis()).unwrap_or_default())
 }
 
 #[cfg(test)]
