@@ -8,6 +8,7 @@
 //! every event by a stamp in its payload (`stamp`). Beside any server they can be sent to the floor (`floor`). Both speak
 //! to servers over HTTP alone, so that any deployment can be tested.
 
+mod answer; // How a publish is answered.
 mod check; // Whether what arrived is what should have.
 mod client; // One of a job's clients.
 mod clock; // Time as all processes see it.

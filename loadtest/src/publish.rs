@@ -4,7 +4,7 @@
 //! open-loop: an event that had to wait for the answer before it counts its latency from when it was due.
 
 use std::collections::BTreeMap;
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
@@ -13,16 +13,12 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 use serde::Deserialize;
 
+use crate::answer::{open, read_answer};
 use crate::check::{Fault, FaultKind};
 use crate::endpoint::Endpoint;
-use crate::http::{Part, Response};
 use crate::ledger::{Ledger, Outcome, place};
 use crate::report::{new_histogram, record};
 use crate::traffic::{BROADCAST, ChannelIndex, Payload, ROLL_CALL, Traffic};
-
-/// Longest wait for an answer: far beyond the deadline of any server, so that one that hangs is told from one that is
-/// slow.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Pause before an event is repeated, and the time after which it is given up.
 const REPEAT_PAUSE: Duration = Duration::from_millis(50);
@@ -247,11 +243,13 @@ struct Connection<'a> {
     key: Option<&'a str>,
     stream: Option<TcpStream>,
     request: Vec<u8>,
+    body: Vec<u8>,
+    buffer: [u8; 4096],
 }
 
 impl<'a> Connection<'a> {
     fn new(endpoint: &'a Endpoint, key: Option<&'a str>) -> Self {
-        Self { endpoint, key, stream: None, request: Vec::new() }
+        Self { endpoint, key, stream: None, request: Vec::new(), body: Vec::new(), buffer: [0; 4096] }
     }
 
     fn post(&mut self, path: &str, body: &str) -> Result<Answer, Failure> {
@@ -268,44 +266,14 @@ impl<'a> Connection<'a> {
         }
         write!(self.request, "Content-Length: {}\r\n\r\n{body}", body.len())?;
         stream.write_all(&self.request)?;
-        let (status, text, keep) = read_answer(&mut stream)?;
+        let (status, keep) = read_answer(&mut stream, &mut self.buffer, &mut self.body)?;
         if keep {
             self.stream = Some(stream);
         }
+        let text = || String::from_utf8_lossy(&self.body).into_owned();
         if status != 200 {
-            return Err(Failure::Status(status, text));
+            return Err(Failure::Status(status, text()));
         }
-        serde_json::from_str(&text).map_err(|_| Failure::Answer(text))
-    }
-}
-
-pub(crate) fn open(endpoint: &Endpoint) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect_timeout(&endpoint.address(), ANSWER_TIMEOUT)?;
-    stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
-    stream.set_write_timeout(Some(ANSWER_TIMEOUT))?;
-    Ok(stream)
-}
-
-/// Status, body, and whether the connection may be used again.
-pub(crate) fn read_answer(stream: &mut TcpStream) -> io::Result<(u16, String, bool)> {
-    let (mut response, mut head, mut body, mut buffer) = (Response::new(), None, Vec::new(), [0; 4096]);
-    loop {
-        let count = stream.read(&mut buffer)?;
-        if count == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        let mut read = &buffer[..count];
-        while let Some(part) = response.next_part(&mut read).map_err(io::Error::other)? {
-            match part {
-                Part::Head(got) => head = Some(got),
-                Part::Body(data) => body.extend_from_slice(data),
-                Part::End => {
-                    let head = head.expect("a head comes before the end");
-                    let close = head.header("connection").is_some_and(|value| value.eq_ignore_ascii_case("close"));
-                    return Ok((head.status, String::from_utf8_lossy(&body).into_owned(), !close));
-                }
-            }
-        }
+        serde_json::from_slice(&self.body).map_err(|_| Failure::Answer(text()))
     }
 }

@@ -1,21 +1,16 @@
 //! Publishes events in the dialect of the server, one with each request or many, and waits until they are acknowledged.
 
-use std::io::{self, Read, Write};
+use std::io::{self, Write};
 use std::net::TcpStream;
-use std::time::Duration;
 
 use memchr::memmem;
 
+use crate::answer::{open, read_answer};
 use crate::clock::Nanos;
 use crate::dialect::{Dialect, fill_to};
 use crate::endpoint::Endpoint;
 use crate::floor::Voice;
-use crate::http::{Part, Response};
 use crate::stamp::{Stamp, To};
-
-/// Longest wait for an answer: far beyond the deadline of any server, so that one that hangs is told from one that is
-/// slow.
-const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// An event that is to be published.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,7 +103,7 @@ impl Http {
         // Taken out: a connection that failed is not used again.
         let mut stream = match self.stream.take() {
             Some(stream) => stream,
-            None => connect(&self.endpoint)?,
+            None => open(&self.endpoint)?,
         };
         let (prefix, host, length) = (self.endpoint.path(), self.endpoint.authority(), self.body.len());
         self.request.clear();
@@ -118,7 +113,8 @@ impl Http {
         )?;
         self.request.extend_from_slice(&self.body);
         stream.write_all(&self.request)?;
-        let (status, keep) = self.read_answer(&mut stream)?;
+        // The answer's body takes the place of ours.
+        let (status, keep) = read_answer(&mut stream, &mut self.buffer, &mut self.body)?;
         if keep {
             self.stream = Some(stream);
         }
@@ -129,36 +125,4 @@ impl Http {
         }
         Ok(())
     }
-
-    /// Reads an answer; its body takes the place of ours.
-    fn read_answer(&mut self, stream: &mut TcpStream) -> io::Result<(u16, bool)> {
-        let (mut response, mut head) = (Response::new(), None);
-        self.body.clear();
-        loop {
-            let count = stream.read(&mut self.buffer)?;
-            if count == 0 {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            }
-            let mut read = &self.buffer[..count];
-            while let Some(part) = response.next_part(&mut read).map_err(io::Error::other)? {
-                match part {
-                    Part::Head(got) => head = Some(got),
-                    Part::Body(data) => self.body.extend_from_slice(data),
-                    Part::End => {
-                        let head = head.expect("a head comes before the end");
-                        let close = head.header("connection").is_some_and(|value| value.eq_ignore_ascii_case("close"));
-                        return Ok((head.status, !close));
-                    }
-                }
-            }
-        }
-    }
-}
-
-fn connect(endpoint: &Endpoint) -> io::Result<TcpStream> {
-    let stream = TcpStream::connect_timeout(&endpoint.address(), ANSWER_TIMEOUT)?;
-    stream.set_nodelay(true)?;
-    stream.set_read_timeout(Some(ANSWER_TIMEOUT))?;
-    stream.set_write_timeout(Some(ANSWER_TIMEOUT))?;
-    Ok(stream)
 }

@@ -11,11 +11,11 @@ use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 
+use crate::answer::{open, read_answer};
 use crate::dialect::Dialect;
 use crate::endpoint::Endpoint;
 use crate::fleet::Fleet;
 use crate::keeper::{Keeper, see_off, terminate};
-use crate::publish::{open, read_answer};
 use crate::scenario::Site;
 
 /// Longest time until a server takes connections.
@@ -123,15 +123,16 @@ impl Starting {
     /// Waits until a publish to this port and path is taken: what a server leans on may be there later than itself.
     pub(super) fn wait_until_publishes(&self, port: u16, target: &str) -> Result<(), StartError> {
         let endpoint = local(port);
-        let began = Instant::now();
+        let (began, mut buffer, mut body) = (Instant::now(), [0; 4096], Vec::new());
         loop {
             let mut stream = open(&endpoint)?;
             stream.write_all(format!("POST {target} HTTP/1.1\r\nHost: a\r\nContent-Length: 1\r\n\r\n.").as_bytes())?;
-            let (status, said, _) = read_answer(&mut stream)?;
+            let (status, _) = read_answer(&mut stream, &mut buffer, &mut body)?;
             if (200..300).contains(&status) {
                 return Ok(());
             }
             if began.elapsed() > START_TIMEOUT {
+                let said = String::from_utf8_lossy(&body).into_owned();
                 return Err(StartError::NotListening { program: target.to_owned(), said });
             }
             thread::park_timeout(LOOK);
