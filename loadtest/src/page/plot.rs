@@ -40,10 +40,10 @@ pub(super) enum Ink {
 }
 
 /// Colors that tell servers apart; further servers begin again.
-pub(super) const SERVERS: u8 = 8;
+pub(super) const SERVERS: u8 = 9;
 
 impl Ink {
-    const ALL: [Self; 16] = [
+    const ALL: [Self; 17] = [
         Self::Text,
         Self::Faint,
         Self::Grid,
@@ -56,6 +56,7 @@ impl Ink {
         Self::Server(5),
         Self::Server(6),
         Self::Server(7),
+        Self::Server(8),
         Self::Part(0),
         Self::Part(1),
         Self::Part(2),
@@ -274,7 +275,9 @@ where
 
 #[cfg(test)]
 mod tests {
+    use super::super::STYLE;
     use super::*;
+    use crate::peers::PEERS;
 
     #[test]
     fn drawings_take_every_color_from_the_page_and_need_nothing_else() {
@@ -293,6 +296,16 @@ mod tests {
         ] {
             assert!(drawing.contains("var(--") && !drawing.contains("http") && !drawing.contains("\"#"), "{drawing}");
             assert!(!drawing.contains("<b>"), "{drawing}");
+        }
+    }
+
+    #[test]
+    fn every_server_of_a_comparison_has_a_color_and_the_page_knows_each_in_light_and_dark() {
+        let servers = PEERS.iter().map(|peer| if peer.takes_many { 2 } else { 1 }).sum::<u8>();
+        assert!(servers <= SERVERS, "{servers} servers");
+        for ink in Ink::ALL {
+            let name = ink.name().replace("var(", "").replace(')', ": ");
+            assert_eq!(STYLE.matches(&name).count(), 2, "{name}");
         }
     }
 
