@@ -155,6 +155,7 @@ fn curves_have_a_point_for_each_number_of_connections_and_of_other_channels() {
     );
     let (status, results) = run("curves", &arguments);
     let curves = results.scenarios[0].curves();
+    assert!(results.scenarios[0].setup.contains("for each point"), "{}", results.scenarios[0].setup);
     assert!(status.success(), "{:?}", results.scenarios[0].runs[0].first_faults);
     for (over, xs) in [("connections", [20.0, 60.0]), ("otherChannels", [0.0, 1000.0])] {
         for figure in ["serverUserBytes", "serverCpuPerMillion", "connectSeconds", "edgeCpuMicrosPerStranger"] {

@@ -20,6 +20,9 @@ use crate::fleet::{Fleet, FleetOptions};
 use crate::machine::cpu;
 use crate::result::{Curve, Run};
 
+/// How the servers are set up, whatever there is besides.
+pub(super) const SETUP: &str = "for each point an edge process and a publisher of its own, joined by one Redis";
+
 /// Figures of a point that become curves.
 const FIGURES: [&str; 5] =
     ["serverUserBytes", "kernelBytes", "connectSeconds", "serverCpuPerMillion", "edgeCpuMicrosPerStranger"];

@@ -215,7 +215,10 @@ impl Scenario {
         let mut result = ScenarioResult {
             scenario: self.name().to_owned(),
             server: site.name.clone(),
-            setup: site.setup.clone(),
+            setup: match self {
+                Self::Curves(_) => curves::SETUP.to_owned(),
+                _ => site.setup.clone(),
+            },
             options: self.options(),
             floor: common.floor.then(Floor::default),
             ..ScenarioResult::default()
