@@ -5,7 +5,7 @@ mod support;
 
 use std::time::{Duration, Instant};
 
-use fanfare_testkit::Subscriber;
+use fanfare_testkit::{Publisher, Subscriber};
 use support::PATIENCE;
 use support::redis::Redis;
 use support::role::{KEY, Role, token};
@@ -22,6 +22,26 @@ const SLACK_BYTES: f64 = 3.0 * 1024.0 * 1024.0;
 
 fn is_full() -> bool {
     std::env::var_os("FANFARE_FULL").is_some()
+}
+
+/// An edge with room for all of one user's connections, over a Redis, and somebody who publishes.
+struct Scene {
+    publisher: Publisher,
+    _publish: Role,
+    edge: Role,
+    redis: Redis,
+    /// Opens any room.
+    token: String,
+}
+
+impl Scene {
+    fn start() -> Option<Self> {
+        let redis = Redis::start(&[])?;
+        let edge = Role::start_with("edge", &redis.url(), &[("FANFARE_MAX_CONNECTIONS_PER_USER", "20000")]);
+        let publish = Role::start("publish", &redis.url());
+        let token = token(&["--user", "42", "--channel", "room:*"]);
+        Some(Self { publisher: publish.publisher(KEY), _publish: publish, edge, redis, token })
+    }
 }
 
 /// How often Redis was asked for history.
@@ -56,24 +76,21 @@ async fn come_back(mut subscriber: Subscriber) -> (Subscriber, Vec<String>) {
 
 #[tokio::test]
 async fn everybody_is_cut_off_and_comes_back_at_once_and_is_replayed_from_memory() {
-    let Some(redis) = Redis::start(&[]) else { return };
-    let edge = Role::start_with("edge", &redis.url(), &[("FANFARE_MAX_CONNECTIONS_PER_USER", "20000")]);
-    let publisher = Role::start("publish", &redis.url());
-    let mut publisher = publisher.publisher(KEY);
-    let token = token(&["--user", "42", "--channel", "room:*"]);
+    let Some(mut scene) = Scene::start() else { return };
+    let Scene { publisher, edge, redis, token, .. } = &mut scene;
     let mut subscribers = Vec::new();
     for n in 0..if is_full() { 5_000 } else { 200 } {
         let path = format!("/events?channel=room:{}", n % 10);
-        subscribers.push(edge.subscribe(&path, &token).connected().await);
+        subscribers.push(edge.subscribe(&path, token).connected().await);
     }
     for round in 0..3 {
         subscribers.iter_mut().for_each(Subscriber::reset);
-        turns(&edge, "fanfare_connections", |open| open == 0.0).await;
+        turns(edge, "fanfare_connections", |open| open == 0.0).await;
         let missed: Vec<_> = (0..MISSED).map(|n| format!("round {round}, event {n}")).collect();
         for data in &missed {
             publisher.publish("broadcast", &**data).await.id();
         }
-        let reads = history_reads(&redis);
+        let reads = history_reads(redis);
         let clients = TaskTracker::new();
         let coming: Vec<_> = subscribers.into_iter().map(|subscriber| clients.spawn(come_back(subscriber))).collect();
         subscribers = Vec::new();
@@ -82,7 +99,7 @@ async fn everybody_is_cut_off_and_comes_back_at_once_and_is_replayed_from_memory
             assert_eq!(heard, missed);
             subscribers.push(subscriber);
         }
-        assert_eq!(history_reads(&redis), reads, "what everybody missed is in memory");
+        assert_eq!(history_reads(redis), reads, "what everybody missed is in memory");
     }
     // Nothing came twice: the next that anybody hears is the next that there is.
     publisher.publish("broadcast", "at last").await.id();
@@ -93,17 +110,14 @@ async fn everybody_is_cut_off_and_comes_back_at_once_and_is_replayed_from_memory
 
 #[tokio::test]
 async fn readers_that_stand_still_cost_little_and_are_closed_and_another_one_hears_everything() {
-    let Some(redis) = Redis::start(&[]) else { return };
-    let edge = Role::start_with("edge", &redis.url(), &[("FANFARE_MAX_CONNECTIONS_PER_USER", "20000")]);
-    let publisher = Role::start("publish", &redis.url());
-    let mut publisher = publisher.publisher(KEY);
-    let token = token(&["--user", "42", "--channel", "room:*"]);
+    let Some(mut scene) = Scene::start() else { return };
+    let Scene { publisher, edge, redis, token, .. } = &mut scene;
     let count = if is_full() { 200 } else { 50 };
-    let mut quick = edge.subscribe("/events/room:quick", &token).connected().await;
+    let mut quick = edge.subscribe("/events/room:quick", token).connected().await;
     let mut stalled = Vec::new();
     for n in 0..count {
         // Each on a channel of its own: what waits for one is shared with nobody.
-        let subscribe = edge.subscribe(&format!("/events/room:{n}"), &token).receive_buffer(4096);
+        let subscribe = edge.subscribe(&format!("/events/room:{n}"), token).receive_buffer(4096);
         stalled.push(subscribe.connected().await);
     }
     let before = edge.metric("process_resident_memory_bytes");
