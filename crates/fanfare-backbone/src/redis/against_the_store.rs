@@ -42,6 +42,9 @@ const RETENTION: Retention = Retention {
 /// Operations per server.
 const OPERATIONS: usize = 6_000;
 
+/// Something happens to the server each time so many operations have passed.
+const TROUBLE_EVERY: usize = 250;
+
 /// Two clocks in one machine, and a millisecond that isn't over.
 const BLUR: u64 = 3_000;
 
@@ -325,9 +328,9 @@ impl Both {
         assert_eq!((lasts, floor, epoch), self.store.lasts(&channels));
     }
 
-    /// Something happens to the server.
-    async fn trouble(&mut self, flavour: Flavour) {
-        match self.rng.u8(..4) {
+    /// Something happens to the server: the kinds take turns, so that none is left out.
+    async fn trouble(&mut self, turn: usize, flavour: Flavour) {
+        match turn % 4 {
             0 => {
                 self.counts.wiped += 1;
                 self.start_anew().await;
@@ -369,8 +372,14 @@ async fn compare(flavour: Flavour) {
     let Some(mut both) = Both::start(flavour, seed).await else { return };
     eprintln!("{flavour:?}, seed {seed}");
     for operation in 0..OPERATIONS {
+        if operation % TROUBLE_EVERY == 0 {
+            both.trouble(operation / TROUBLE_EVERY, flavour).await;
+            // A barrier as well as a publish may be what first sees it.
+            if both.rng.bool() {
+                both.barrier().await;
+            }
+        }
         match both.rng.u8(..100) {
-            0 if operation % 3 == 0 => both.trouble(flavour).await,
             0..2 => {
                 let pause = both.rng.u64(1..200);
                 tokio::time::sleep(Duration::from_millis(pause)).await;
