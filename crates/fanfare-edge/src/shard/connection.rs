@@ -156,40 +156,42 @@ pub(super) enum Phase {
     Held(Instant),
 }
 
-/// An open stream.
+/// An open stream. What every event touches stands first, side by side: it is far from the processor when a connection's
+/// turn comes, and each 64 bytes of it have to be fetched (`docs/performance.md`).
 #[derive(Debug)]
+#[repr(C)]
 pub(super) struct Connection {
     pub(super) wire: Wire,
-    pub(super) generation: u32,
+    pub(super) backlog: Backlog,
     pub(super) phase: Phase,
-    pub(super) style: Style,
-    pub(super) lease: Lease,
-    /// Whoever knows it may change the connection: see `client_id`.
-    pub(super) secret: Secret,
-    pub(super) admission: Admission,
-    /// Until `connected` has gone out.
-    pub(super) hello: Option<Box<Hello>>,
     /// The call that it answers. None: it answers none, or has said how that ended.
     pub(super) call: Option<Box<CallStream>>,
     /// None: it is a stream.
     pub(super) polled: Option<Box<Polled>>,
-    pub(super) backlog: Backlog,
+    pub(super) style: Style,
+    /// Where the last id stood, as far as a heartbeat would repeat it. The epoch needn't be kept: whoever was there when
+    /// it changed was told a gap, with an id.
+    pub(super) last_pos: Position,
+    pub(super) events: u64,
+    pub(super) bytes: u64,
+    /// Tick of the wheel when something was last sent.
+    pub(super) sent_at: u32,
+    /// Tick of the wheel when the last event was sent, or when it came. Of a poll, when its answer got the first.
+    pub(super) event_at: u32,
     /// Part of the backlog's first frame has gone out.
     first_has_begun: bool,
     /// The shard hears when the wire takes bytes again.
     pub(super) watches_room: bool,
     /// Tick of the wheel when it is looked at next.
     pub(super) visit_at: u32,
-    /// Tick of the wheel when something was last sent.
-    pub(super) sent_at: u32,
-    /// Tick of the wheel when the last event was sent, or when it came. Of a poll, when its answer got the first.
-    pub(super) event_at: u32,
-    /// Where the last id stood, as far as a heartbeat would repeat it. The epoch needn't be kept: whoever was there when
-    /// it changed was told a gap, with an id.
-    pub(super) last_pos: Position,
+    pub(super) generation: u32,
+    pub(super) lease: Lease,
+    /// Whoever knows it may change the connection: see `client_id`.
+    pub(super) secret: Secret,
+    pub(super) admission: Admission,
+    /// Until `connected` has gone out.
+    pub(super) hello: Option<Box<Hello>>,
     pub(super) opened: Instant,
-    pub(super) events: u64,
-    pub(super) bytes: u64,
 }
 
 /// 128 random bits that need no alignment.

@@ -58,7 +58,7 @@ pub(crate) use wire::Wire;
 
 /// Deliveries of one partition that start, and connections that are visited, before sockets and commands get a turn.
 const DELIVERIES_MAX: usize = 64;
-const VISITS_MAX: usize = 64;
+const VISITS_MAX: usize = 128;
 
 /// Commands that are carried out before others get a turn: in a storm, connections come in heaps.
 const APPLIED_MAX: usize = 64;

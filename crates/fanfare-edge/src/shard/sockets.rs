@@ -2,6 +2,7 @@
 //!
 //! Here a connection gets closed for being slow: see [`Sockets::sent`].
 
+use std::hint::black_box;
 use std::mem;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -358,15 +359,16 @@ impl Outlet for Sockets {
             }
             return;
         }
-        let ends = |event: &&SharedEvent| connection.call.as_ref().is_some_and(|call| call.ends_on(type_of(event)));
-        let mut wanted: SmallVec<[&SharedEvent; 8]> = events
-            .iter()
-            .copied()
-            .filter(|event| connection.style.wants(type_of(event)) && !is_expired(event))
-            .collect();
-        let end = wanted.iter().position(ends);
-        wanted.truncate(end.map_or(usize::MAX, |end| end + 1));
-        let mut rest = &wanted[..];
+        let is_wanted = |event: &&SharedEvent| connection.style.wants(type_of(event)) && !is_expired(event);
+        let ends = |event: &SharedEvent| connection.call.as_ref().is_some_and(|call| call.ends_on(type_of(event)));
+        let wanted: SmallVec<[&SharedEvent; 8]>;
+        let mut rest = events;
+        if !events.iter().all(is_wanted) {
+            wanted = events.iter().copied().filter(is_wanted).collect();
+            rest = &wanted;
+        }
+        let end = rest.iter().position(|event| ends(event));
+        rest = &rest[..end.map_or(rest.len(), |end| end + 1)];
         while !rest.is_empty() {
             let (batch, behind) = rest.split_at(self.batch_len(rest));
             self.send_events(to, epoch, batch, replayed, before);
@@ -377,6 +379,11 @@ impl Outlet for Sockets {
             connection.phase = Phase::CutOff;
             self.ended.push((to, CloseReason::Answered));
         }
+    }
+
+    fn prepare(&self, to: ConnectionKey) {
+        let connection = &self.connections[to as usize];
+        black_box((connection.backlog.is_empty(), connection.polled.is_some(), connection.events));
     }
 
     fn finished(&mut self, partition: Partition, event: &SharedEvent) {

@@ -7,16 +7,21 @@
 //! hasn't (see `Head::covered`).
 
 use std::collections::VecDeque;
+use std::hint::black_box;
 
 use smallvec::SmallVec;
 
-use super::connection::Id;
+use super::connection::{Follow, Id};
 use super::{ChannelState, ConnectionKey, Machine, Outlet, Replayed};
 use crate::rules::{Rule, on, visited};
 use crate::{Partition, Point, Position, SharedEvent};
 
 /// Subscribers up to which a channel is small: its fan-outs go first.
 const SMALL: usize = 32;
+
+/// Connections whose memory is asked for together, before the first of them is visited: between two visits the kernel
+/// has written to a socket, and little of ours is in the processor's cache any more. One by one each would be waited for.
+const LOOK_AHEAD: usize = 16;
 
 /// The fan-outs of a partition that have started and aren't finished.
 #[derive(Debug, Default)]
@@ -154,6 +159,14 @@ impl Machine {
                 part.fanout.large.push_back(sweep);
                 return visits;
             }
+            if visits % LOOK_AHEAD == 0 {
+                let end = sweep.slot as usize;
+                for key in &state.subscribers[end.saturating_sub(LOOK_AHEAD)..end] {
+                    let connection = self.connections[*key as usize].as_deref();
+                    black_box(connection.and_then(|connection| connection.follows.first()).map(|follow| follow.point));
+                    outlet.prepare(*key);
+                }
+            }
             sweep.slot -= 1;
             visits += 1;
             let key = state.subscribers[sweep.slot as usize];
@@ -174,7 +187,8 @@ impl Machine {
         let Self { partitions, heads, parts, connections, limits, .. } = self;
         let (head, log) = (&heads[usize::from(partition)], &parts[usize::from(partition)].fanout.log);
         let connection = connections[key as usize].as_deref_mut().expect("a subscriber is a connection");
-        let follow = connection.follow(partition).expect("a subscriber follows its channel's partition");
+        let is_its = |follow: &&Follow| follow.partition == partition;
+        let follow = connection.follows.iter().find(is_its).expect("a subscriber follows its channel's partition");
         let given = match follow.join.as_deref() {
             None => follow.point.filter(|point| point.epoch == head.epoch).map(|point| point.pos),
             Some(join) => match &join.attempt {
@@ -183,17 +197,16 @@ impl Machine {
             },
         };
         let begin = given.map_or(0, |given| log.partition_point(|due| due.event.pos <= given));
-        let seats = &follow.seats;
-        let follows = |due: &&Due| seats.iter().any(|seat| seat.channel == due.channel);
+        let follows = |due: &&Due| follow.seats.iter().any(|seat| seat.channel == due.channel);
         let in_order = |due: &&Due| due.channel == channel || on(Rule::FanoutOrder);
-        let due: SmallVec<[&Due; 8]> = log.range(begin..).filter(follows).filter(in_order).collect();
-        visited!("a connection is given several channels' events at once", if due.iter().any(|due| due.channel != channel));
+        let due = log.range(begin..).filter(follows).filter(in_order);
         if follow.join.is_some() {
-            let join = follow.join.as_deref_mut().expect("just seen");
-            let attempt = join.attempt.as_mut().expect("seen above");
-            for due in due {
-                attempt.buffer_bytes += due.event.cost();
-                attempt.buffer.push(due.event.clone());
+            let due: SmallVec<[&SharedEvent; 8]> = due.map(|due| &due.event).collect();
+            let follow = connection.follow(partition).expect("just seen");
+            let attempt = follow.join.as_deref_mut().and_then(|join| join.attempt.as_mut()).expect("seen above");
+            for event in due {
+                attempt.buffer_bytes += event.cost();
+                attempt.buffer.push(event.clone());
             }
             if attempt.buffer_bytes > limits.join_buffer_bytes_max {
                 visited!("a join's buffer is full");
@@ -201,14 +214,22 @@ impl Machine {
             }
             return;
         }
-        for run in due.chunk_by(|a, b| a.replayed == b.replayed) {
-            visited!("several events leave at once", if run.len() > 1);
-            let events: SmallVec<[&SharedEvent; 8]> = run.iter().map(|due| &due.event).collect();
-            let (replayed, last) = (run[0].replayed, events[events.len() - 1].pos);
-            let id = Id::new(*partitions, partition, connection, heads);
-            outlet.events(key, head.epoch, &events, replayed, id);
-            let follow = connection.follow(partition).expect("as above");
-            follow.point = Some(Point { epoch: head.epoch, pos: last });
+        let id = Id::new(*partitions, partition, connection, heads);
+        let mut events: SmallVec<[&SharedEvent; 8]> = SmallVec::new();
+        let mut replayed = Replayed::No;
+        for due in due {
+            visited!("a connection is given several channels' events at once", if due.channel != channel);
+            if due.replayed != replayed && !events.is_empty() {
+                outlet.events(key, head.epoch, &events, replayed, id);
+                events.clear();
+            }
+            replayed = due.replayed;
+            events.push(&due.event);
         }
+        let Some(last) = events.last() else { return };
+        let last = Point { epoch: head.epoch, pos: last.pos };
+        visited!("several events leave at once", if events.len() > 1);
+        outlet.events(key, head.epoch, &events, replayed, id);
+        connection.follow(partition).expect("as above").point = Some(last);
     }
 }

@@ -44,6 +44,8 @@ pub trait Outlet {
     /// Events of channels that the connection follows, all of one partition, the oldest first. `id` is the cursor before
     /// them; each one's is [`Id::at`] its own position.
     fn events(&mut self, to: ConnectionKey, epoch: Epoch, events: &[&SharedEvent], replayed: Replayed, id: Id<'_>);
+    /// The connection is among the next to be given something: its memory may be brought near. Nothing else happens.
+    fn prepare(&self, _: ConnectionKey) {}
     /// Everyone on its channel has been given this live event.
     fn finished(&mut self, _: Partition, _: &SharedEvent) {}
     /// Events are gone for good, or may be.
