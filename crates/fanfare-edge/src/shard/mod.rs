@@ -497,9 +497,9 @@ impl Shard {
         }
     }
 
+    /// Forgets a connection. With it its socket is closed, and so watched no more.
     fn remove(&mut self, key: ConnectionKey) {
         if let Some(connection) = self.sockets.connections.try_remove(key as usize) {
-            // A socket that closes is watched no more.
             self.metrics.backlog_bytes.sub(connection.backlog.bytes() as i64);
         }
     }
