@@ -111,7 +111,7 @@ async fn everybody_is_cut_off_and_comes_back_at_once_and_is_replayed_from_memory
 #[tokio::test]
 async fn readers_that_stand_still_cost_little_and_are_closed_and_another_one_hears_everything() {
     let Some(mut scene) = Scene::start() else { return };
-    let Scene { publisher, edge, redis, token, .. } = &mut scene;
+    let Scene { publisher, edge, token, .. } = &mut scene;
     let count = if is_full() { 200 } else { 50 };
     let mut quick = edge.subscribe("/events/room:quick", token).connected().await;
     let mut stalled = Vec::new();
