@@ -206,16 +206,19 @@ pub(crate) struct Wire {
     /// What was read before hyper came, to tell which HTTP this is.
     begin: Bytes,
     gathers: bool,
+    /// Since the last flush other tasks have had their turn.
+    has_let_others: bool,
     traffic: Arc<Traffic>,
 }
 
 impl Wire {
     pub(crate) fn new(socket: Socket, begin: Bytes, traffic: Arc<Traffic>) -> Self {
-        Self { socket, begin, gathers: false, traffic }
+        Self { socket, begin, gathers: false, has_let_others: false, traffic }
     }
 
     /// Has small pieces gathered before they are written: an event to many streams of one connection is many small
-    /// frames, and h2 else writes each by itself (from 256 bytes on, where slices can be written; from 1 KiB where not).
+    /// frames, and h2 else writes each by itself (from 256 bytes on, where slices can be written; from 1 KiB where not),
+    /// as soon as the first stream has one. So what is written first after a flush lets all tasks go on that can.
     pub(crate) fn gathering(self) -> Self {
         Self { gathers: true, ..self }
     }
@@ -254,6 +257,10 @@ impl Read for Wire {
 
 impl Write for Wire {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        if self.gathers && !mem::replace(&mut self.has_let_others, true) {
+            cx.waker().wake_by_ref(); // It comes behind all tasks that wait for their turn now.
+            return Poll::Pending;
+        }
         let result = self.socket.poll_write(cx, &[IoSlice::new(bytes)]);
         self.wrote(&result);
         result
@@ -273,12 +280,44 @@ impl Write for Wire {
         !self.gathers // A TCP socket takes slices.
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+    fn poll_flush(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.traffic.dirty.store(false, Relaxed); // A TCP socket keeps nothing back.
+        self.has_let_others = false;
         Poll::Ready(Ok(()))
     }
 
     fn poll_shutdown(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(self.socket.registered()?).poll_shutdown(cx)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::future::poll_fn;
+    use std::net::TcpListener;
+
+    use super::*;
+
+    /// Writes, and answers how often it had to be asked to.
+    async fn polls_of_a_write(wire: &mut Wire) -> usize {
+        let mut polls = 0;
+        let write = poll_fn(|cx| {
+            polls += 1;
+            Pin::new(&mut *wire).poll_write(cx, b"frame")
+        });
+        assert_eq!(write.await.expect("there is room"), 5);
+        polls
+    }
+
+    #[tokio::test]
+    async fn where_pieces_are_gathered_the_first_after_a_flush_lets_others_have_their_turn() {
+        let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
+        let socket = TcpStream::connect(listener.local_addr().expect("bound")).expect("listening");
+        let mut wire = Wire::new(Socket::Plain(socket), Bytes::new(), Arc::default()).gathering();
+        for _ in 0..2 {
+            assert_eq!(polls_of_a_write(&mut wire).await, 2);
+            assert_eq!(polls_of_a_write(&mut wire).await, 1);
+            poll_fn(|cx| Pin::new(&mut wire).poll_flush(cx)).await.expect("a socket keeps nothing back");
+        }
     }
 }
