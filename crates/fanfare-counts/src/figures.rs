@@ -11,8 +11,8 @@ use serde::Deserialize;
 
 use crate::paths::PATHS;
 
-/// Part of its instructions that a path may cost more or less. The same program on the same machine counts the same
-/// within a thousandth or so; the rest is for the code around a path, which decides what the compiler inlines.
+/// Part of its instructions that a path may cost more or less. The same program counts the same within 1.2 %
+/// (`docs/performance.md`); the rest is for the code around a path, which decides what the compiler inlines.
 const INSTRUCTIONS_TOLERANCE: f64 = 0.03;
 
 /// The same of its allocations, and how many it may be in any case: what grows by doubling is shared by some.

@@ -206,19 +206,20 @@ pub(crate) struct Wire {
     /// What was read before hyper came, to tell which HTTP this is.
     begin: Bytes,
     gathers: bool,
-    /// Since the last flush other tasks have had their turn.
-    has_let_others: bool,
+    /// Since the last flush it has given way once.
+    gave_way: bool,
     traffic: Arc<Traffic>,
 }
 
 impl Wire {
     pub(crate) fn new(socket: Socket, begin: Bytes, traffic: Arc<Traffic>) -> Self {
-        Self { socket, begin, gathers: false, has_let_others: false, traffic }
+        Self { socket, begin, gathers: false, gave_way: false, traffic }
     }
 
     /// Has small pieces gathered before they are written: an event to many streams of one connection is many small
     /// frames, and h2 else writes each by itself (from 256 bytes on, where slices can be written; from 1 KiB where not),
-    /// as soon as the first stream has one. So what is written first after a flush lets all tasks go on that can.
+    /// as soon as the first stream has one. So the first write after a flush gives way to the tasks that wait for the same
+    /// worker; every flush pays one turn for it.
     pub(crate) fn gathering(self) -> Self {
         Self { gathers: true, ..self }
     }
@@ -257,8 +258,8 @@ impl Read for Wire {
 
 impl Write for Wire {
     fn poll_write(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
-        if self.gathers && !mem::replace(&mut self.has_let_others, true) {
-            cx.waker().wake_by_ref(); // It comes behind all tasks that wait for their turn now.
+        if self.gathers && !mem::replace(&mut self.gave_way, true) {
+            cx.waker().wake_by_ref(); // Behind the tasks that wait for the same worker.
             return Poll::Pending;
         }
         let result = self.socket.poll_write(cx, &[IoSlice::new(bytes)]);
@@ -282,7 +283,7 @@ impl Write for Wire {
 
     fn poll_flush(mut self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
         self.traffic.dirty.store(false, Relaxed); // A TCP socket keeps nothing back.
-        self.has_let_others = false;
+        self.gave_way = false;
         Poll::Ready(Ok(()))
     }
 
@@ -310,7 +311,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn where_pieces_are_gathered_the_first_after_a_flush_lets_others_have_their_turn() {
+    async fn where_pieces_are_gathered_the_first_write_after_a_flush_gives_way_once() {
         let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
         let socket = TcpStream::connect(listener.local_addr().expect("bound")).expect("listening");
         let mut wire = Wire::new(Socket::Plain(socket), Bytes::new(), Arc::default()).gathering();

@@ -42,7 +42,7 @@ const RETENTION: Retention = Retention {
 /// Operations per server.
 const OPERATIONS: usize = 6_000;
 
-/// Something happens to the server each time so many operations have passed.
+/// From the first operation on, something happens to the server once in so many.
 const TROUBLE_EVERY: usize = 250;
 
 /// Two clocks in one machine, and a millisecond that isn't over.

@@ -300,6 +300,8 @@ fn joined(head: &[u8], rest: &Bytes) -> Bytes {
 
 #[cfg(test)]
 mod tests {
+    use std::mem::offset_of;
+
     use super::super::wheel::Visit;
     use super::*;
 
@@ -309,6 +311,7 @@ mod tests {
         let of_debug_builds = if cfg!(debug_assertions) { 16 } else { 0 }; // mio's.
         let budget = [
             ("a connection", size_of::<Connection>(), 256 + of_debug_builds),
+            ("what every event touches of it", offset_of!(Connection, visit_at), 144 + of_debug_builds),
             ("its wire", size_of::<Wire>(), 16 + of_debug_builds),
             ("its style", size_of::<Style>(), 40),
             ("its lease", size_of::<Lease>(), 24),

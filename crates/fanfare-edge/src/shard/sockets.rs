@@ -383,7 +383,13 @@ impl Outlet for Sockets {
 
     fn prepare(&self, to: ConnectionKey) {
         let connection = &self.connections[to as usize];
-        black_box((connection.backlog.is_empty(), connection.polled.is_some(), connection.events));
+        // A field of each 64 bytes that an event touches.
+        black_box((
+            connection.backlog.is_empty(),
+            connection.polled.is_some(),
+            connection.events,
+            connection.watches_room,
+        ));
     }
 
     fn finished(&mut self, partition: Partition, event: &SharedEvent) {

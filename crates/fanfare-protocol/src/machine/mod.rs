@@ -41,8 +41,8 @@ const LINGER_TICKS: u8 = 2;
 pub trait Outlet {
     /// The stream's first frame. Without an id where the client came back with something that is no cursor.
     fn connected(&mut self, to: ConnectionKey, resumed: bool, id: Id<'_>);
-    /// Events of channels that the connection follows, all of one partition, the oldest first. `id` is the cursor before
-    /// them; each one's is [`Id::at`] its own position.
+    /// Events of channels that the connection follows, all of one partition, the oldest first. `id` is only of use by
+    /// [`Id::at`] an event's own position: that is the cursor once it has been sent.
     fn events(&mut self, to: ConnectionKey, epoch: Epoch, events: &[&SharedEvent], replayed: Replayed, id: Id<'_>);
     /// The connection is among the next to be given something: its memory may be brought near. Nothing else happens.
     fn prepare(&self, _: ConnectionKey) {}
