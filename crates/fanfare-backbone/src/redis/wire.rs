@@ -140,7 +140,7 @@ impl Info {
         self.0.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).map(str::trim)
     }
 
-    /// Replicas that follow a primary, once they have what it had before them.
+    /// Replicas that a primary takes for online: one may still load what was there before it came.
     pub(crate) fn replicas_online(&self) -> usize {
         self.0.lines().filter(|line| line.starts_with("slave") && line.contains("state=online")).count()
     }
