@@ -25,13 +25,15 @@ const DEADLINE: Duration = Duration::from_millis(6_500);
 async fn pair(flavour: Flavour) -> Option<(Server, Server)> {
     let primary = Server::start_with(flavour, &["--repl-diskless-sync-delay", "0"]).await?;
     let replica = Server::start_with(flavour, &["--replicaof", "127.0.0.1", &primary.port.to_string()]).await?;
+    // `WAIT` alone takes a replica for one that has everything while it still loads what was there before it.
+    let mut connection = primary.connection().await;
     let begin = Instant::now();
-    // The primary takes it for online, and `WAIT` for one that has everything, while it still loads what was there before.
-    let connected =
-        |role| matches!(role, Value::Array(parts) if parts.get(3) == Some(&Value::BulkString(b"connected".into())));
-    while !connected(replica.command("ROLE").await) {
+    let mut confirmed = 0;
+    while confirmed == 0 {
         assert!(begin.elapsed() < PATIENCE, "it does not follow");
-        sleep(Duration::from_millis(5)).await;
+        let mut written = redis::pipe();
+        written.set("written", 1).ignore().cmd("WAIT").arg(1).arg(100);
+        (confirmed,) = written.query_async(&mut connection).await.expect("it writes");
     }
     Some((primary, replica))
 }
