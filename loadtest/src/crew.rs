@@ -257,6 +257,9 @@ impl Drop for Crew {
     fn drop(&mut self) {
         // They end at the end of their input, unless they hang, and then they have nothing to lose.
         self.workers.iter_mut().for_each(|worker| worker.orders = None);
-        see_off(self.workers.iter_mut().map(|worker| &mut worker.child), END_TIMEOUT);
+        let killed = see_off(self.workers.iter_mut().map(|worker| &mut worker.child), END_TIMEOUT);
+        if killed > 0 {
+            eprintln!("fanfare-loadtest: {killed} workers did not end when they were to, and were killed");
+        }
     }
 }

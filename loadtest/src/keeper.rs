@@ -71,8 +71,9 @@ pub(crate) fn terminate(child: &Child) {
     _ = pid.map(|pid| kill_process(pid, Signal::TERM));
 }
 
-/// Waits for processes that were asked to end. All of them together have so long; who is there after it is killed.
-pub(crate) fn see_off<'a>(children: impl IntoIterator<Item = &'a mut Child>, timeout: Duration) {
+/// Waits for processes that were asked to end. All of them together have so long; who is there after it is killed. Says
+/// how many that were.
+pub(crate) fn see_off<'a>(children: impl IntoIterator<Item = &'a mut Child>, timeout: Duration) -> usize {
     let until = now() + nanos(timeout);
     let mut left = children.into_iter().collect::<Vec<_>>();
     loop {
@@ -89,6 +90,7 @@ pub(crate) fn see_off<'a>(children: impl IntoIterator<Item = &'a mut Child>, tim
     for child in &mut left {
         _ = child.wait();
     }
+    left.len()
 }
 
 /// Servers that are kept for as long as this is.
@@ -150,7 +152,7 @@ mod tests {
         let mut ending = [start("cat", &[]), start("cat", &[]), start("sleep", &["600"])];
         (ending[0].stdin, ending[1].stdin) = (None, None);
         terminate(&ending[2]);
-        see_off(&mut ending, Duration::from_secs(600));
+        assert_eq!(see_off(&mut ending, Duration::from_secs(600)), 0);
         let ended = ending.map(|mut child| child.wait().expect("it has ended"));
         assert_eq!(
             ended.map(|status| (status.code(), status.signal())),
@@ -158,7 +160,7 @@ mod tests {
         );
 
         let mut staying = [start("sleep", &["600"]), start("sleep", &["600"])];
-        see_off(&mut staying, Duration::ZERO);
+        assert_eq!(see_off(&mut staying, Duration::ZERO), 2);
         let killed = staying.map(|mut child| child.wait().expect("it has ended").signal());
         assert_eq!(killed, [Some(Signal::KILL.as_raw()); 2]);
     }

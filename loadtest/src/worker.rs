@@ -4,6 +4,7 @@
 //! input ends it ends too: whatever becomes of the program that started it, nobody is left behind.
 
 use std::io::{self, BufRead, BufReader, Write, stdin, stdout};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, TryRecvError, sync_channel};
 use std::thread;
 use std::time::Duration;
@@ -74,19 +75,21 @@ fn work(setup: Setup, lines: impl BufRead + Send + 'static) -> io::Result<()> {
         0 => Clients::Http1(Box::new(Crowd::new(plan)?)),
         streams => Clients::Http2(Box::new(Multiplexed::new(plan, streams)?)),
     };
-    let waker = Waker::new(clients.registry(), WAKER)?;
+    let waker = Arc::new(Waker::new(clients.registry(), WAKER)?);
+    // A waker that is dropped takes a call along that was not heard yet: this one outlives the thread that calls.
+    let ringing = Arc::clone(&waker);
     let (send, orders) = sync_channel(ORDERS_MAX);
     thread::spawn(move || {
         for line in lines.lines() {
             let order = line.ok().and_then(|line| serde_json::from_str::<Order>(&line).ok());
             let is_last = order.is_none();
-            if send.send(order).is_err() || waker.wake().is_err() || is_last {
+            if send.send(order).is_err() || ringing.wake().is_err() || is_last {
                 return;
             }
         }
         // The end of the input: with the sender dropped the worker ends.
         drop(send);
-        _ = waker.wake();
+        _ = ringing.wake();
     });
     Worker { clients, orders, step: setup.step, before: (0, 0), expected: None, judged: false, said: Place::default() }
         .run()

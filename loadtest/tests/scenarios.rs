@@ -27,6 +27,7 @@ fn run(name: &str, arguments: &str) -> (ExitStatus, Results) {
     let output = loadtest(arguments).arg("--json").arg(&file).output().expect("it can be started");
     let text = [output.stdout, output.stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
     println!("{arguments}\n{text}");
+    assert!(!text.contains("were killed"), "workers end by themselves");
     let results = Results::read(&file).unwrap_or_else(|error| panic!("{error}: {text}"));
     (output.status, results)
 }
