@@ -105,7 +105,8 @@ fn after_a_storm_all_are_back_and_have_everything() {
 
 #[test]
 fn who_stalls_is_cut_off_and_the_others_have_everything() {
-    let result = check("slow", "slow --clients 20 --stalled 5 --size 30000 --rate 60 --duration 1s");
+    // Few enough bytes a second that who only waits for a busy machine isn't taken for one that stalls.
+    let result = check("slow", "slow --clients 20 --stalled 5 --size 15000 --rate 30 --duration 1s");
     assert!(figure(&result, "cutAfterSeconds") > 0.0 && figure(&result, "p99OverCalm") > 0.0);
 }
 
