@@ -17,7 +17,7 @@ use std::process::ExitCode;
 
 use anyhow::bail;
 use figures::{Figures, compiler};
-use measure::{Measured, measure, no_callgrind};
+use measure::{Measured, measure, no_instructions};
 
 const USAGE: &str = "\
 Counts what the hot paths cost, in instructions (under valgrind) and in allocations.
@@ -47,7 +47,7 @@ fn check() -> anyhow::Result<ExitCode> {
     let (committed, compiler) = (Figures::committed()?, compiler()?);
     let other_compiler = (committed.compiler != compiler)
         .then(|| format!("the committed figures are of {}, and this is {compiler}", committed.compiler));
-    let lacking = no_callgrind().map(str::to_owned).or(other_compiler);
+    let lacking = no_instructions().map(str::to_owned).or(other_compiler);
     if let Some(reason) = &lacking {
         println!("skipped: the instructions of the hot paths ({reason}); allocations are checked");
     }
@@ -65,7 +65,7 @@ fn check() -> anyhow::Result<ExitCode> {
 }
 
 fn update() -> anyhow::Result<ExitCode> {
-    if let Some(reason) = no_callgrind() {
+    if let Some(reason) = no_instructions() {
         bail!("instructions can't be counted here: {reason}");
     }
     let now = Figures::of(&measure(true)?.figures)?;

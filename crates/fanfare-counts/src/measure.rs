@@ -18,10 +18,12 @@ pub(crate) struct Measured {
     pub(crate) profiles: Option<PathBuf>,
 }
 
-/// Why no instructions can be counted here. None: they can.
-pub(crate) fn no_callgrind() -> Option<&'static str> {
+/// Why no instructions can be counted here, that can be held against the committed figures. None: they can.
+pub(crate) fn no_instructions() -> Option<&'static str> {
     let version = Command::new("valgrind").arg("--version").stdout(Stdio::null()).stderr(Stdio::null()).status();
+    let is_incremental = option_env!("CARGO_INCREMENTAL").is_some_and(|set| set != "0");
     match version {
+        _ if is_incremental => Some("an incremental build inlines otherwise: unset CARGO_INCREMENTAL"),
         _ if !cfg!(target_arch = "x86_64") => Some("the committed figures are of x86-64"),
         Ok(status) if status.success() => None,
         _ => Some("there is no valgrind (scripts/install-test-tools installs it)"),
