@@ -84,15 +84,17 @@ fn what_was_started_is_gone_afterwards_even_when_the_program_was_killed() {
     let mut command = peers(directory.path(), "--scenario fanout --peer fanfare");
     let mut program = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().expect("it can be started");
     let until = Instant::now() + Duration::from_secs(60);
-    let wait_for = |what: &str, is_so: fn(&[PathBuf]) -> bool| {
+    let wait_for = |what: &str, is_so: &dyn Fn(&[PathBuf]) -> bool| {
         while !is_so(&working_in(directory.path())) {
             assert!(Instant::now() < until, "{what}: {:?}", working_in(directory.path()));
             thread::park_timeout(Duration::from_millis(20));
         }
     };
-    wait_for("a server was started", |servers| !servers.is_empty());
+    // Until `setpriv` has become the server, nobody has promised to stop it.
+    let is_server = |process: &PathBuf| fs::read_to_string(process.join("comm")).is_ok_and(|name| name == "fanfare\n");
+    wait_for("a server was started", &|processes| processes.iter().any(is_server));
     program.kill().and_then(|()| program.wait()).expect("it was running");
-    wait_for("it is gone", <[PathBuf]>::is_empty);
+    wait_for("it is gone", &<[PathBuf]>::is_empty);
 
     assert!(command.status().expect("it can be started").success());
     assert_eq!(working_in(directory.path()), [] as [PathBuf; 0]);
